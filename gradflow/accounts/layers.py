@@ -1,0 +1,151 @@
+"""Layers and parameters: each is measured, frozen, or unreached with the reason. Never a silent gap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from gradflow.accounts.closing import closing_parameters
+from gradflow.accounts.reach import Reach
+from gradflow.observe import Observation, parameter_users
+from gradflow.records import Layer, Location, Parameter
+from gradflow.sums import GradientSums
+from gradflow.tape import Value
+
+_GRADIENT_FIELDS = ("grad_norm", "grad_rms", "gain", "zero_fraction", "nonfinite", "fp16_underflow")
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A layer before it is a record: its calls' output values, and where in the forward it first ended."""
+
+    name: str
+    end: int
+    calls: int = 0
+    location: Location | None = None
+    shape: tuple[int, ...] = ()
+    values: list[Value] = field(default_factory=list)
+
+
+def layer_rows(observation: Observation, model: nn.Module) -> list[Row]:
+    """Every layer in the order in which the forward first finished it; those that never ran come last.
+
+    A layer is a called module that owns parameters or has no children. An owner of parameters that is never called itself (attention's out_proj) is
+    measured where its parameters are used.
+    """
+    modules = dict(model.named_modules())
+    rows: dict[str, Row] = {}
+    for call in observation.module_calls:
+        module = modules[call.name]
+        if not (module._parameters and any(p is not None for p in module._parameters.values())) and any(True for _ in module.children()):
+            continue
+        row = rows.setdefault(call.name, Row(name=call.name, end=call.end, location=call.location))
+        row.calls += 1
+        row.shape = call.shape
+        row.values.extend(call.values)
+    for owner, nodes in parameter_users(observation.tape, lambda owner: owner not in rows).items():
+        first = nodes[0]
+        rows[owner] = Row(name=owner, end=first.meta["seq"] + 1, calls=len(nodes), location=first.meta.get("location"), shape=first.meta["shape"])
+        rows[owner].values.extend(observation.tape.values[n] for n in nodes)
+    silent = [n for n, m in modules.items() if n not in rows and any(p is not None for p in m._parameters.values())]
+    ordered = sorted(rows.values(), key=lambda r: r.end)
+    return [*ordered, *(Row(name=n, end=2**62) for n in silent)]
+
+
+def account_layers(observation: Observation, model: nn.Module, weights: Mapping[str, GradientSums], output: GradientSums) -> tuple[Layer, ...]:
+    """One record per layer.
+
+    Args:
+        weights: sums over each parameter itself, by name.
+        output: sums over the gradient at the model's output.
+    """
+    rows = layer_rows(observation, model)
+    reach = Reach(observation, model)
+    closing = closing_parameters(observation.tape.graph, {name for name, sums in weights.items() if sums.squares == 0})
+    modules = dict(model.named_modules())
+    return tuple(_layer(row, depth, modules[row.name], observation, weights, output, reach, closing) for depth, row in enumerate(rows))
+
+
+def _layer(
+    row: Row,
+    depth: int,
+    module: nn.Module,
+    observation: Observation,
+    weights: Mapping[str, GradientSums],
+    output: GradientSums,
+    reach: Reach,
+    closing: Mapping[Value, str],
+) -> Layer:
+    read = [observation.readings.values[v] for v in dict.fromkeys(row.values) if v in observation.readings.values]
+    sums = sum(read, GradientSums())
+    prefix = f"{row.name}." if row.name else ""
+    own = [prefix + n for n, p in module._parameters.items() if p is not None and prefix + n in weights]
+    measured, undefined = _gradient(sums, observation.loss_scale, output, reach.of_layer(row.calls, row.values) if not read else "")
+    return Layer(
+        name=row.name or f"({type(module).__name__})",
+        type=type(module).__name__,
+        calls=row.calls,
+        depth=depth,
+        location=row.location,
+        output_shape=row.shape,
+        **measured,
+        closed_by=next((closing[v] for v in row.values if v in closing), "") if read and sums.squares == 0 else "",
+        parameters=tuple(_parameter(n, module._parameters[n.removeprefix(prefix)], observation, weights[n], reach) for n in own),
+        undefined=undefined,
+    )  # fmt: skip
+
+
+def _gradient(sums: GradientSums, scale: float, output: GradientSums, unreached: str) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The measured fields of a layer, and reasons for those that are not defined."""
+    if unreached or sums.count == 0:
+        reason = unreached or "its output has no elements"
+        return dict.fromkeys(_GRADIENT_FIELDS), dict.fromkeys(_GRADIENT_FIELDS, reason)
+    norm = sums.norm / scale
+    nonzero = sums.count - sums.zeros
+    measured: dict[str, float | None] = {
+        "grad_norm": norm,
+        "grad_rms": norm / math.sqrt(sums.count),
+        "gain": _ratio(sums.norm, output.norm),
+        "zero_fraction": sums.zeros / sums.count,
+        "nonfinite": sums.nonfinite,
+        "fp16_underflow": sums.underflow / nonzero if nonzero else 0.0,
+    }
+    undefined = {}
+    for name in ("grad_norm", "grad_rms", "gain"):
+        value = measured[name]
+        if value is None or not math.isfinite(value):
+            measured[name] = None
+            undefined[name] = f"{sums.nonfinite} gradient elements are not finite" if sums.nonfinite else "the gradient at the model's output is not a positive number"
+    return measured, undefined
+
+
+def _parameter(name: str, parameter: nn.Parameter, observation: Observation, weight: GradientSums, reach: Reach) -> Parameter:
+    shape = tuple(parameter.shape)
+    norm = weight.norm if math.isfinite(weight.norm) else None
+    undefined = {} if norm is not None else {"weight_norm": f"{weight.nonfinite} elements are not finite"}
+    grad = observation.readings.parameters.get(name)
+    if grad is None:
+        frozen = not parameter.requires_grad
+        reason = "frozen: requires_grad is False" if frozen else reach.of_parameter(name)
+        undefined |= {"grad_norm": reason, "update_ratio": reason}
+        status = "frozen" if frozen else "unreached"
+        return Parameter(name=name, shape=shape, status=status, weight_norm=norm, grad_norm=None, update_ratio=None, undefined=undefined)  # type: ignore[arg-type]
+    gradient: float | None = grad.norm / observation.loss_scale
+    if gradient is None or not math.isfinite(gradient):
+        gradient, undefined["grad_norm"] = None, f"{grad.nonfinite} gradient elements are not finite"
+    ratio = _ratio(gradient, norm) if gradient is not None and norm is not None else None
+    if ratio is None:
+        undefined["update_ratio"] = undefined.get("grad_norm") or undefined.get("weight_norm") or "the parameter is zero"
+    return Parameter(name=name, shape=shape, status="measured", weight_norm=norm, grad_norm=gradient, update_ratio=ratio, undefined=undefined)
+
+
+def _ratio(top: float, bottom: float) -> float | None:
+    return top / bottom if bottom > 0 and math.isfinite(bottom) else None
+
+
+def depth_of(rows: Sequence[Row], sequence: int) -> int:
+    """How many layers the forward had finished when it made the node with this sequence number."""
+    return sum(1 for row in rows if row.end <= sequence + 1)

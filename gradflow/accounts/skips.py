@@ -1,0 +1,245 @@
+"""Skips and highways: sums of each call merged into one row per site, ratios computed last, each undefined value with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradflow.accounts.interval import interval
+from gradflow.accounts.layers import Row, depth_of
+from gradflow.observe import Observation
+from gradflow.records import Highway, Location, Skip
+from gradflow.residual import SkipPath
+from gradflow.sums import Floats, SkipSums, misfit_squared, total
+
+Measures = dict[str, float | bool | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One skip of the source: all the calls that pass through the same line with the same parameters on the branch."""
+
+    id: str
+    name: str
+    calls: tuple[int, ...]
+
+
+def sites(skips: Sequence[SkipPath], model_class: str) -> tuple[Site, ...]:
+    """The skips grouped by site, in the order of their first calls; `calls` are positions in `skips`."""
+    groups: dict[object, list[int]] = {}
+    for i, skip in enumerate(skips):
+        path = tuple(name for name, _ in skip.join.meta.get("call", ()))
+        groups.setdefault((path, skip.join.meta.get("location"), skip.operand, skip.kind, skip.form, skip.parameters), []).append(i)
+    names = [module_path(skips[calls[0]]) or f"({model_class})" for calls in groups.values()]
+    several, number = Counter(names), Counter[str]()
+    found = []
+    for name, calls in zip(names, groups.values(), strict=True):
+        number[name] += 1
+        found.append(Site(id=name if several[name] == 1 else f"{name}#{number[name]}", name=name, calls=tuple(calls)))
+    return tuple(found)
+
+
+def module_path(skip: SkipPath) -> str:
+    """The innermost module in which the join happens."""
+    path = skip.join.meta.get("call", ())
+    return str(path[-1][0]) if path else ""
+
+
+def account_skips(observation: Observation, rows: Sequence[Row], model_class: str, seed: int) -> tuple[Skip, ...]:
+    """One record per site."""
+    tops = _tops(observation)
+    return tuple(_skip(site, observation, rows, tops, seed) for site in sites(observation.skips, model_class))
+
+
+def _skip(site: Site, observation: Observation, rows: Sequence[Row], tops: dict[int, float], seed: int) -> Skip:
+    path = observation.skips[site.calls[0]]
+    read = [(i, s) for i in site.calls if (s := observation.readings.skips[i]) is not None]
+    measures, undefined = _measure(path, [s for _, s in read], observation.samples, seed)
+    _add_highway(measures, undefined, read, tops)
+    trend = tuple(lam for _, s in read if (lam := s.lam) is not None) if len(site.calls) > 1 else ()
+    location = path.cut if path.kind == "detached" and path.cut else path.join.meta.get("location")
+    return Skip(
+        id=site.id,
+        name=site.name,
+        fork=path.fork.name,
+        join=path.join.name,
+        fork_depth=_depth(rows, path.fork),
+        join_depth=_depth(rows, path.join),
+        form=path.form,
+        kind=path.kind,
+        path_ops=path.path_ops,
+        branch=_branch(path, site.name),
+        location=location if isinstance(location, Location) else None,
+        calls=len(site.calls),
+        bypassed_layers=path.bypassed_layers,
+        trend=trend if all(math.isfinite(x) for x in trend) else (),
+        undefined=undefined,
+        **measures,  # type: ignore[arg-type]
+    )
+
+
+def _depth(rows: Sequence[Row], node: object) -> int:
+    sequence = node.meta.get("seq")  # type: ignore[attr-defined]
+    return 0 if sequence is None else depth_of(rows, sequence)
+
+
+_FIELDS = ("lam", "lam_low", "lam_high", "n_eff", "lam_full", "misfit", "gain", "branch_gain", "total_gain", "cos_skip_branch", "bound_holds", "ledger_error")
+
+
+def _measure(path: SkipPath, calls: list[SkipSums], samples: int, seed: int) -> tuple[Measures, dict[str, str]]:
+    measures: Measures = dict.fromkeys(_FIELDS)
+    if not calls:
+        return measures, dict.fromkeys(_FIELDS, "no gradient arrived at the join or at the fork")
+    undefined: dict[str, str] = {}
+    gg, ss, ff, tt, sf = (total([getattr(c, k) for c in calls]) for k in ("gg", "ss", "ff", "tt", "sf"))
+    g, s, f, t = (math.sqrt(x.sum()) for x in (gg, ss, ff, tt))
+    if not math.isfinite(g + s + f + t):
+        return measures, dict.fromkeys(_FIELDS, "the gradient at the join or the fork is not finite")
+    silent = "the gradient at the join is exactly 0"
+    ledger = math.sqrt(float(total([c.ledger for c in calls]).sum()))
+    _put(measures, undefined, "gain", s / g if g > 0 else None, silent)
+    _put(measures, undefined, "branch_gain", f / g if g > 0 else None, silent)
+    _put(measures, undefined, "total_gain", t / g if g > 0 else None, silent)
+    _put(measures, undefined, "cos_skip_branch", _clip(float(sf.sum()) / (s * f)) if s * f > 0 else None, "the skip or the branch sends back exactly 0")
+    _put(measures, undefined, "bound_holds", bool(t >= s * (1 - 1e-12)), "")
+    _put(measures, undefined, "ledger_error", ledger / max(t, s, f) if max(t, s, f) > 0 else 0.0, "")
+    _put_lambda(measures, undefined, path, calls, s)
+    _put_interval(measures, undefined, path, calls, gg, samples, seed)
+    return measures, undefined
+
+
+def _put(measures: Measures, undefined: dict[str, str], name: str, value: float | bool | None, reason: str) -> None:
+    measures[name] = value
+    if value is None:
+        undefined[name] = reason
+
+
+def _put_lambda(measures: Measures, undefined: dict[str, str], path: SkipPath, calls: list[SkipSums], s: float) -> None:
+    if any(c.rr is None for c in calls):
+        fork, join = _shape(path.fork), _shape(path.join)
+        changes = f"differ in shape: fork {fork}, join {join}" if fork != join else "have one shape, but the path does not keep the coordinates"
+        what = "a concatenation" if path.form == "concat" else f"a {path.kind} skip"
+        undefined |= dict.fromkeys(("lam", "lam_full", "misfit"), f"{what}: fork and join {changes}; the gain is defined")
+        return
+    rr, sr = (float(total([getattr(c, k) for c in calls]).sum()) for k in ("rr", "sr"))
+    if not rr > 0:
+        undefined |= dict.fromkeys(("lam", "lam_full", "misfit"), "the gradient at the join is exactly 0")
+        return
+    lam = sr / rr
+    full = [c.full for c in calls if c.full is not None]
+    measures["lam"] = lam
+    measures["lam_full"] = float(total(full).sum()) / rr if len(full) == len(calls) else lam
+    _put(measures, undefined, "misfit", min(1.0, math.sqrt(misfit_squared(calls, lam)) / s) if s > 0 else None, "the skip sends back exactly 0")
+
+
+def _put_interval(measures: Measures, undefined: dict[str, str], path: SkipPath, calls: list[SkipSums], gg: Floats, samples: int, seed: int) -> None:
+    if gg.size < 2:
+        lost = "the batch has one sample" if samples < 2 else f"the batch dimension does not survive: fork {_shape(path.fork)}, join {_shape(path.join)}"
+        undefined |= dict.fromkeys(("lam_low", "lam_high", "n_eff"), lost)
+        return
+    _put(measures, undefined, "n_eff", float(gg.sum() ** 2 / (gg**2).sum()) if gg.sum() > 0 else None, "the gradient at the join is exactly 0")
+    if measures["lam"] is None:
+        undefined |= dict.fromkeys(("lam_low", "lam_high"), "λ is not defined")
+        return
+    if "native_batch_norm" in path.path_ops or "cudnn_batch_norm" in path.path_ops:
+        undefined |= dict.fromkeys(("lam_low", "lam_high"), "batch norm on the skip couples the samples: an interval over samples does not apply")
+        return
+    sr, rr = (total([x for c in calls if (x := getattr(c, k)) is not None]) for k in ("sr", "rr"))
+    measures["lam_low"], measures["lam_high"] = interval(sr, rr, seed)
+
+
+def _add_highway(measures: Measures, undefined: dict[str, str], read: list[tuple[int, SkipSums]], tops: dict[int, float]) -> None:
+    on = [(i, s) for i, s in read if s.hh is not None and s.ht is not None and tops.get(i, 0.0) > 0]
+    if not on:
+        reason = "it is on no highway: concatenations, detached skips and second operands carry none" if read else "no gradient arrived"
+        measures.update(highway_gain=None, highway_share=None)
+        undefined |= dict.fromkeys(("highway_gain", "highway_share"), reason)
+        return
+    i, deepest = on[0]
+    h = math.sqrt(_sum(deepest.hh))
+    t = _sum(deepest.tt)
+    _put(measures, undefined, "highway_gain", _finite(h / math.sqrt(tops[i])), "the gradient on the highway is not finite")
+    _put(measures, undefined, "highway_share", _finite(_sum(deepest.ht) / t) if t > 0 else None, "the total gradient at the fork is exactly 0")
+
+
+def _tops(observation: Observation) -> dict[int, float]:
+    """Position of a skip -> ‖g‖² at the last join of its highway."""
+    position = {id(s): i for i, s in enumerate(observation.skips)}
+    pairs = zip(observation.highways, observation.readings.tops, strict=True)
+    return {position[id(s)]: top for highway, top in pairs if top is not None for s in highway.skips}
+
+
+def account_highways(observation: Observation, model_class: str) -> tuple[Highway, ...]:
+    """One record per highway with a gradient at its last join."""
+    position = {id(s): i for i, s in enumerate(observation.skips)}
+    site_of = {i: site for site in sites(observation.skips, model_class) for i in site.calls}
+    found = []
+    for path, top in zip(observation.highways, observation.readings.tops, strict=True):
+        on = [(i, s) for i in (position[id(p)] for p in reversed(path.skips)) if (s := observation.readings.skips[i]) is not None]
+        if top is None or not on:
+            continue
+        gains = [0.0 if s.hh is None or not top > 0 else math.sqrt(_sum(s.hh) / top) for _, s in on]
+        found.append(_highway([site_of[i] for i, _ in on], [s for _, s in on], gains, top, path.trunk_ops))
+    return tuple(found)
+
+
+def _highway(on: list[Site], calls: list[SkipSums], gains: list[float], top: float, trunk_ops: tuple[str, ...]) -> Highway:
+    lams = [c.lam for c in calls]
+    product = math.prod(lam for lam in lams if lam is not None) if None not in lams else None
+    undefined = {}
+    if product is None or not math.isfinite(product):
+        undefined["product_of_lambdas"] = f"λ is not defined on {lams.count(None)} of {len(lams)} skips" if product is None else "it overflows"
+        product = None
+    gain, arriving = (_finite(gains[0]), _finite(math.sqrt(_sum(calls[0].tt) / top))) if top > 0 else (None, None)
+    reason = "the gradient at the last join is exactly 0" if not top > 0 else "the gradient is not finite"
+    undefined |= {k: reason for k, v in (("gain", gain), ("total_gain", arriving)) if v is None}
+    first, last = on[0].id, on[-1].id
+    return Highway(
+        name=first if first == last else f"{first} … {last}",
+        skips=tuple(site.id for site in on),
+        trunk_ops=trunk_ops,
+        product_of_lambdas=product,
+        gain=gain,
+        total_gain=arriving,
+        fork_gains=tuple(g if math.isfinite(g) else 0.0 for g in gains),
+        undefined=undefined,
+    )
+
+
+def _branch(path: SkipPath, name: str) -> str:
+    """The modules that own the branch's parameters, relative to the module of the join."""
+    prefix = "" if name.startswith("(") else f"{name}."
+    owners = []
+    for parameter in sorted(path.parameters, key=lambda p: _first_use(path, p)):
+        parts = (parameter.removeprefix(prefix) if parameter.startswith(prefix) else parameter).split(".")[:-1] or [parameter.rpartition(".")[2]]
+        owners.append(".".join(parts[: 2 if len(parts) > 1 and parts[1].isdigit() else 1]))
+    unique = list(dict.fromkeys(owners))
+    return ", ".join(unique[:4]) + (", …" if len(unique) > 4 else "")
+
+
+def _first_use(path: SkipPath, parameter: str) -> int:
+    leaf = parameter.replace(".", "_")
+    for i, node in enumerate(path.branch_nodes):
+        if any(getattr(a, "name", "") == leaf for a in node.args):
+            return i
+    return len(path.branch_nodes)
+
+
+def _shape(node: object) -> str:
+    return str(list(node.meta["shape"]))  # type: ignore[attr-defined]
+
+
+def _sum(array: Floats | None) -> float:
+    return 0.0 if array is None else float(np.sum(array))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _clip(cosine: float) -> float:
+    return max(-1.0, min(1.0, cosine))

@@ -1,0 +1,225 @@
+"""What can go wrong. Each kind owns its text, its remedy and its exit code.
+
+An error answers "whose fault is it?": exit code 2 means that the target, the input or the usage is wrong, exit code 3 that the model itself failed.
+Callers supply fields, never sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GradflowError(Exception):
+    """Base of everything that gradflow raises on purpose.
+
+    Attributes:
+        exit_code: the exit code of the command line.
+        fact: what is wrong, and where.
+        remedy: what to do about it.
+        detail: lines shown below the message (a trimmed traceback, a list of keys); may be empty.
+    """
+
+    exit_code = 2
+
+    def __init__(self, fact: str, remedy: str, detail: str = "") -> None:
+        super().__init__(f"{fact}\n{remedy}" if remedy else fact)
+        self.fact = fact
+        self.remedy = remedy
+        self.detail = detail
+
+
+class UsageError(GradflowError):
+    """An option has a value that it cannot have."""
+
+    def __init__(self, *, option: str, value: object, expected: str) -> None:
+        super().__init__(f"{option}: {value!s} is not valid.", f"Expected {expected}.")
+
+
+class TargetError(GradflowError):
+    """The target names nothing that can be profiled."""
+
+
+class UnknownTarget(TargetError):
+    def __init__(self, *, target: str, reason: str, suggestions: Sequence[str] = ()) -> None:
+        near = f" Did you mean {' or '.join(suggestions)}?" if suggestions else ""
+        super().__init__(
+            f"Cannot find the target {target!r}: {reason}.",
+            f"Use model.py, model.py:NAME, package.module:NAME, torchvision:NAME, timm:NAME or hf:MODEL_TYPE.{near}",
+        )
+
+
+class TargetFileError(TargetError):
+    """The user's file or module raised while it was imported, or while it built its model."""
+
+    def __init__(self, *, target: str, action: str, error: BaseException, traceback: str) -> None:
+        super().__init__(
+            f"{target} failed while {action}: {type(error).__name__}: {error}",
+            "Mend the file so that it runs under plain Python; the last frames are below.",
+            traceback,
+        )
+
+
+class NotAModel(TargetError):
+    def __init__(self, *, target: str, found: str, candidates: Sequence[str] = ()) -> None:
+        names = f" This file also defines: {', '.join(candidates)}; name one as FILE:NAME." if candidates else ""
+        super().__init__(
+            f"{target} is {found}, not a torch.nn.Module or a callable that builds one.",
+            f"Define `model` (a module, or a function that returns one) or name it in the target.{names}",
+        )
+
+
+class MissingExtra(TargetError):
+    def __init__(self, *, package: str, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is not installed.",
+            f'Install it with: pip install "gradflow-profiler[{extra}]"',
+        )
+
+
+class NoParameters(TargetError):
+    def __init__(self, *, model_class: str) -> None:
+        super().__init__(
+            f"{model_class} has no parameters that require a gradient, so there is no gradient flow to profile.",
+            "Profile a model with trainable parameters; check that it was not frozen by requires_grad_(False).",
+        )
+
+
+class UninitializedModel(TargetError):
+    def __init__(self, *, name: str) -> None:
+        super().__init__(
+            f"Parameter {name!r} is not initialised yet: its lazy module has not seen an input.",
+            "Run one forward pass of the model before it is profiled (in a model file: before `model` is assigned).",
+        )
+
+
+class ArgumentError(TargetError):
+    def __init__(self, *, argument: str, reason: str) -> None:
+        super().__init__(f"--arg {argument}: {reason}.", "Write --arg name=value with a Python literal, e.g. --arg depth=20.")
+
+
+class NoSuchName(TargetError):
+    """The file or module exists, the name in it does not."""
+
+    def __init__(self, *, place: str, name: str, candidates: Sequence[str] = (), suggestions: Sequence[str] = ()) -> None:
+        near = f" Did you mean {' or '.join(suggestions)}?" if suggestions else ""
+        names = f" It defines: {', '.join(candidates)}; name one as {place}:NAME." if candidates else ""
+        super().__init__(
+            f"{place} defines no {name!r}.",
+            f"Define `{name}` there (a module, or a function that returns one).{near}{names}",
+        )
+
+
+class UnsupportedTarget(TargetError):
+    def __init__(self, *, target: str, what: str) -> None:
+        super().__init__(
+            f"{target} is {what}, which is not a supported target yet.",
+            "Write a model file that builds the module, and give saved weights with --weights FILE; a file that unpickles code will need --trust.",
+        )
+
+
+class UntrustedCode(TargetError):
+    def __init__(self, *, target: str, what: str) -> None:
+        super().__init__(f"{target} asks to run {what}.", "Give --trust if you trust whoever wrote it.")
+
+
+class BrokenExtra(TargetError):
+    """An optional package is installed, but importing it fails; `error` is the root cause."""
+
+    def __init__(self, *, package: str, needed_for: str, error: BaseException) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is installed but cannot be imported: {type(error).__name__}: {error}",
+            f"Make `python -c 'import {package}'` work; often its version does not match that of torch or of another package.",
+        )
+
+
+class MissingArguments(TargetError):
+    def __init__(self, *, target: str, names: Sequence[str]) -> None:
+        super().__init__(
+            f"{target} cannot be built without {', '.join(names)}.",
+            f"Give {' '.join(f'--arg {name}=VALUE' for name in names)}, or name a function that needs no arguments.",
+        )
+
+
+class WeightsError(GradflowError):
+    def __init__(self, *, file: str, reason: str, remedy: str, detail: str = "") -> None:
+        super().__init__(f"Cannot load the weights in {file}: {reason}.", remedy, detail)
+
+
+class InputError(GradflowError):
+    """The input, the batch file or the targets are wrong."""
+
+
+class BadInputSpec(InputError):
+    def __init__(self, *, spec: str, reason: str) -> None:
+        super().__init__(
+            f"--input {spec!r}: {reason}.",
+            "Write SHAPE as 8x3x224x224, or NAME=DTYPE[SHAPE]<HIGH such as ids=int64[2,128]<50257.",
+        )
+
+
+class NoInput(InputError):
+    def __init__(self, *, model_class: str, reason: str) -> None:
+        super().__init__(
+            f"No input is known for {model_class}: {reason}.",
+            "Give one with --input 8x3x224x224, with --batch FILE, or define `inputs` in the model file.",
+        )
+
+
+class WrongInputs(InputError):
+    """The inputs do not fit the signature of the model's forward."""
+
+    def __init__(self, *, model_class: str, reason: str, accepted: Sequence[str], suggestions: Sequence[str] = ()) -> None:
+        near = f" Did you mean {' or '.join(suggestions)}?" if suggestions else ""
+        super().__init__(f"The inputs do not fit {model_class}.forward: {reason}.", f"It takes: {', '.join(accepted) or 'nothing'}.{near}")
+
+
+class NotInputs(InputError):
+    def __init__(self, *, what: str, found: str) -> None:
+        super().__init__(
+            f"{what} is {found}, which cannot be passed to a model.",
+            "Give a tensor, a tuple or list (positional arguments), a dict with string keys (keyword arguments), or a callable that returns one.",
+        )
+
+
+class BatchFileError(InputError):
+    def __init__(self, *, file: str, reason: str, remedy: str = "Give a .pt, .npz or .safetensors file that holds tensors.") -> None:
+        super().__init__(f"Cannot read the batch {file}: {reason}.", remedy)
+
+
+class LossError(GradflowError):
+    def __init__(self, *, loss: str, reason: str, remedy: str) -> None:
+        super().__init__(f"Loss {loss!r}: {reason}.", remedy)
+
+
+class NoGradient(GradflowError):
+    """The output or loss has no gradient: nothing to walk back from."""
+
+    def __init__(self, *, what: str, found: str) -> None:
+        super().__init__(
+            f"{what} has no gradient: it is {found}.",
+            "Return a floating-point tensor computed from the parameters; look for detach(), no_grad(), argmax() or .item() on the way, or give --loss.",
+        )
+
+
+class OutputFileError(GradflowError):
+    def __init__(self, *, file: str, reason: str) -> None:
+        super().__init__(f"Cannot write {file}: {reason}.", "Name a file in a folder that exists and can be written.")
+
+
+class ReportFileError(GradflowError):
+    def __init__(self, *, file: str, reason: str) -> None:
+        super().__init__(f"{file} is not a gradflow report: {reason}.", "Give a file that `gradflow profile --json` wrote.")
+
+
+class ModelFailed(GradflowError):
+    """The model raised in forward, in its loss or in backward."""
+
+    exit_code = 3
+
+    def __init__(self, *, phase: str, error: BaseException, traceback: str, hint: str = "") -> None:
+        super().__init__(
+            f"The model failed in its {phase}: {type(error).__name__}: {error}",
+            hint or "The model's own frames are below.",
+            traceback,
+        )
+        self.phase = phase

@@ -1,0 +1,168 @@
+"""What is computed when a gradient passes a join, an edge and a fork. Each gauge holds its tensors no longer than from the join to the fork."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from gradflow.highway import Layout, Replay
+from gradflow.reduce import inner
+from gradflow.residual import HighwayPath, SkipPath
+from gradflow.residual.paths import NodeEdge
+from gradflow.tape import Tape
+
+
+class SkipGauge:
+    """One skip: opened by g at its join, closed by t at its fork."""
+
+    def __init__(self, tape: Tape, skip: SkipPath, samples: int) -> None:
+        self.skip = skip
+        self._replay = Replay(tape, skip.stretch) if skip.path else None
+        self._layout = Layout(tape, skip)
+        self._full = Replay(tape, skip.full) if skip.full is not None else None
+        join, fork = skip.join.meta["shape"], skip.fork.meta["shape"]
+        self.samples = samples if samples > 1 and join[:1] == fork[:1] == (samples,) else 1
+        self._sums: dict[str, Tensor] = {}
+        self._reference: Tensor | None = None
+        self._replayed: Tensor | None = None
+        self.on_open: Callable[[Tensor], None] | None = None
+        self.on_close: Callable[[Tensor], None] | None = None
+        self.highway: Tensor | None = None
+
+    def open(self, g: Tensor) -> None:
+        """g: the whole gradient at the join, [shape of the join]."""
+        self._sums["gg"] = inner(g, g, self.samples)
+        self._reference = self._layout.of(g)
+        if self._reference is not None:
+            self._sums["rr"] = self._sums["gg"] if self._reference is g else inner(self._reference, self._reference, self.samples)
+        if self.skip.shared and self._replay is not None:
+            self._replayed = self._replay.push(g)
+        if self._full is not None and self._reference is not None:
+            full = self._full.push(g)
+            if full is not None:
+                self._sums["full"] = inner(full, self._reference, self.samples)
+        if self.on_open is not None:
+            self.on_open(g)
+
+    def push(self, h: Tensor) -> Tensor | None:
+        """What arrives at the fork through the skip path alone when `h` starts at the join."""
+        return None if self._replay is None else self._replay.push(h)
+
+    def close(self, t: Tensor, edges: dict[NodeEdge, Tensor], tt: Tensor, ledger: Tensor) -> None:
+        """t: the total gradient at the fork; edges: what each consumer sent to it, all [shape of the fork]."""
+        if "gg" not in self._sums:
+            return
+        s = self._replayed if self.skip.shared else edges.get(self.skip.path[-1]) if self.skip.path else None
+        f = _together([edges[e] for e in self.skip.branch_edges if e in edges])
+        n, zero = self.samples, torch.zeros(self.samples, dtype=torch.float64, device=t.device)
+        self._sums.update(tt=_pool(tt, n), ledger=_pool(ledger, n), ff=zero if f is None else inner(f, f, n))
+        self._sums["sf"] = zero if f is None or s is None else inner(s, f, n)
+        self._compare(s, zero)
+        if self.highway is None and self.on_close is not None:
+            self.highway = s
+        if self.highway is not None:
+            h = self.highway
+            self._sums["hh"] = self._sums["ss"] if h is s else inner(h, h, n)
+            self._sums["ht"] = inner(h, t, n)
+        if self.on_close is not None:
+            self.on_close(t)
+        self._reference = self._replayed = self.highway = None
+
+    def _compare(self, s: Tensor | None, zero: Tensor) -> None:
+        """⟨s,s⟩, ⟨s,r⟩ and what λ̂r leaves of s."""
+        r = self._reference
+        if s is None:
+            self._sums.update(ss=zero, **({"sr": zero} if r is not None else {}))
+        elif r is not None and _same(s, r):
+            self._sums.update(ss=self._sums["rr"], sr=self._sums["rr"])
+        else:
+            self._sums["ss"] = inner(s, s, self.samples)
+            if r is not None:
+                self._sums["sr"] = inner(s, r, self.samples)
+                lam = self._sums["sr"].sum() / self._sums["rr"].sum()
+                wide = torch.promote_types(s.dtype, torch.float32)
+                rest = s.to(wide) - (lam * r.to(torch.float64)).to(wide) if wide != torch.float64 and not s.is_complex() else s - lam * r
+                self._sums["rest"] = inner(rest, rest, 1)
+
+    def sums(self) -> dict[str, Tensor]:
+        """Everything measured, by `SkipSums`' field names; empty when no gradient came, or none left."""
+        return self._sums if "ss" in self._sums else {}
+
+
+class ForkGauge:
+    """One fork and all the skips that start at it: gathers what each consumer sends back, and closes the ledger when the total arrives."""
+
+    def __init__(self, gauges: Sequence[SkipGauge], cotangent: Tensor | None) -> None:
+        self._gauges = gauges
+        self._edges: dict[NodeEdge, Tensor] = {}
+        self._cotangent = cotangent
+
+    def edge(self, consumer: fx.Node, position: int) -> Callable[[Tensor], None]:
+        """A listener for one edge into the fork."""
+
+        def arrive(grad: Tensor) -> None:
+            self._edges[consumer, position] = grad
+
+        return arrive
+
+    def close(self, t: Tensor) -> None:
+        samples = max(gauge.samples for gauge in self._gauges)
+        rest = t if self._cotangent is None else t - self._cotangent
+        rest = rest.to(torch.promote_types(t.dtype, torch.float32))
+        for grad in self._edges.values():
+            rest = rest - grad
+        tt, ledger = inner(t, t, samples), inner(rest, rest, samples)
+        for gauge in self._gauges:
+            gauge.close(t, self._edges, tt, ledger)
+        self._edges.clear()
+
+
+class HighwayGauge:
+    """The gradient of the same network with its branches cut, pushed from fork to fork as the backward pass comes by."""
+
+    def __init__(self, tape: Tape, path: HighwayPath, gauges: Sequence[SkipGauge]) -> None:
+        self.top: Tensor | None = None
+        self._gauges = gauges
+        self._trunks = [Replay(tape, trunk) for trunk in path.trunks]
+        self._arriving: Tensor | None = None
+        for k, gauge in enumerate(gauges):
+            gauge.on_open = self._opener(k)
+            gauge.on_close = self._closer(k)
+
+    def _opener(self, k: int) -> Callable[[Tensor], None]:
+        def opened(g: Tensor) -> None:
+            if k == 0:
+                self.top = inner(g, g, 1)  # h is g here, and s is read at the fork
+            elif self._arriving is not None:
+                self._gauges[k].highway, self._arriving = self._gauges[k].push(self._arriving), None
+
+        return opened
+
+    def _closer(self, k: int) -> Callable[[Tensor], None]:
+        def closed(t: Tensor) -> None:
+            h = self._gauges[k].highway
+            if h is not None and k < len(self._trunks):
+                self._arriving = self._trunks[k].push(h)
+
+        return closed
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one and the same memory."""
+    return a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype)
+
+
+def _together(grads: Sequence[Tensor]) -> Tensor | None:
+    """Their sum, at float32 at least where there are several."""
+    if len(grads) < 2:
+        return grads[0] if grads else None
+    result = grads[0].to(torch.promote_types(grads[0].dtype, torch.float32))
+    for grad in grads[1:]:
+        result = result + grad
+    return result
+
+
+def _pool(sums: Tensor, samples: int) -> Tensor:
+    return sums if sums.numel() == samples else sums.sum().reshape(1)

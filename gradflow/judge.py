@@ -1,0 +1,167 @@
+"""Records + limits -> findings, a verdict and a severity. Touches no tensor and measures nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from gradflow.records import Finding, Highway, Layer, Location, Skip, Verdict
+from gradflow.rules import RULES
+
+_MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
+_BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
+_MOST_ALLOWANCE = 3.0  # decades
+
+
+def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Highway]) -> tuple[Finding, ...]:
+    """Every finding, worst first: by severity, then by decades beyond the limit, then nearest the loss."""
+    allowances = fluctuation(layers)
+    found = [
+        *(f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance)),
+        *_nonfinite(layers),
+        *(f for layer in layers if (f := _unreached(layer)) is not None),
+        *_skips(skips, highways),
+        *(f for highway in highways for f in _highway(highway, skips)),
+    ]
+    rank = {"error": 0, "warning": 1, "info": 2}
+    return tuple(sorted(found, key=lambda f: (rank[f.severity], -f.decades)))
+
+
+def verdict(findings: Iterable[Finding]) -> Verdict:
+    """"sick" with an error, "warnings" with a warning, else "healthy"."""
+    severities = {f.severity for f in findings}
+    return "sick" if "error" in severities else "warnings" if "warning" in severities else "healthy"
+
+
+def severity(findings: Iterable[Finding]) -> float:
+    """Decades beyond the limit of the worst error or warning; 0 where there is none."""
+    return max((f.decades for f in findings if f.severity != "info"), default=0.0)
+
+
+def fluctuation(layers: Sequence[Layer]) -> tuple[float, ...]:
+    """For each layer the decades by which its gain fluctuates in a healthy net: two standard deviations of the log norm, √(5 Σ 1/n) over the
+    weighted layers after it, n being the width (Hanin 2018)."""
+    allowances, inverse = [], 0.0
+    for layer in reversed(layers):
+        allowances.append(min(_MOST_ALLOWANCE, 2 * math.sqrt(5 * inverse) / math.log(10)))
+        width = math.prod(layer.output_shape[1:])
+        if width and any(len(p.shape) > 1 for p in layer.parameters):
+            inverse += layer.calls / width
+    return tuple(reversed(allowances))
+
+
+def _layer(layer: Layer, allowance: float) -> list[Finding]:
+    if layer.gain is None:
+        return []
+    if layer.gain == 0 and layer.closed_by:
+        return [_closed(layer)]
+    findings = []
+    for rule, verb in ((RULES["GF101"], "vanishes"), (RULES["GF102"], "explodes")):
+        broken = rule.severity(layer.gain, allowance)
+        if broken:
+            received = "receives a gradient of exactly 0" if layer.gain == 0 else f"receives {layer.gain:.3g} of the output's gradient norm"
+            findings.append(
+                Finding(
+                    rule=rule.code, severity=broken[0], where=layer.name, value=layer.gain, limit=broken[1], decades=rule.decades(layer.gain, allowance),
+                    message=f"{layer.name} ({layer.type}) {received}: the gradient {verb}.", fix=rule.fix, location=layer.location,
+                )
+            )  # fmt: skip
+    return findings
+
+
+def _closed(layer: Layer) -> Finding:
+    rule = RULES["GF105"]
+    return Finding(
+        rule=rule.code, severity="info", where=layer.name, value=0.0, limit=None, decades=0.0, fix=rule.fix, location=layer.location,
+        message=f"The branch with {layer.name} is closed by its zero-initialised {layer.closed_by}: a gradient of 0 is expected at the first step.",
+        undefined={"limit": "a note has no limit"},
+    )  # fmt: skip
+
+
+def _nonfinite(layers: Sequence[Layer]) -> list[Finding]:
+    """The layer nearest the loss is named first: the backward pass met it first."""
+    rule = RULES["GF103"]
+    bad = [layer for layer in layers if layer.nonfinite]
+    return [
+        Finding(
+            rule=rule.code, severity="error", where=layer.name, value=float(layer.nonfinite or 0), limit=0.0, decades=100.0 - i / 1000,
+            message=f"{layer.name} ({layer.type}) receives {layer.nonfinite} non-finite gradient elements{', first in the backward pass' if i == 0 else ''}.",
+            fix=rule.fix, location=layer.location,
+        )
+        for i, layer in enumerate(reversed(bad))
+    ]  # fmt: skip
+
+
+def _unreached(layer: Layer) -> Finding | None:
+    rule = RULES["GF104"]
+    lost = [p for p in layer.parameters if p.status == "unreached"]
+    if not lost:
+        return None
+    names = ", ".join(p.name for p in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    return Finding(
+        rule=rule.code, severity="warning", where=layer.name, value=float(len(lost)), limit=0.0, decades=0.0, fix=rule.fix, location=layer.location,
+        message=f"{names} can be trained but receive{'s' if len(lost) == 1 else ''} no gradient: {lost[0].undefined['grad_norm']}.",
+    )  # fmt: skip
+
+
+def _skips(skips: Sequence[Skip], highways: Sequence[Highway]) -> list[Finding]:
+    compensated = {i for h in highways if _is_compensated(h) for i in h.skips}
+    findings = []
+    for skip in skips:
+        if skip.lam is None or (skip.misfit is not None and skip.misfit > _MOSTLY_SCALAR):
+            continue
+        for rule, word, bound in ((RULES["GF201"], "attenuates", skip.lam_high), (RULES["GF202"], "amplifies", skip.lam_low)):
+            size = abs(skip.lam)
+            broken = rule.severity(size)
+            if broken is None or (bound is not None and rule.severity(abs(bound)) is None):
+                continue
+            healthy = skip.id in compensated
+            findings.append(
+                Finding(
+                    rule=rule.code, severity="info" if healthy else broken[0], where=skip.id, value=skip.lam, limit=broken[1],
+                    decades=0.0 if healthy else rule.decades(size), fix=rule.fix, location=skip.location,
+                    message=f"The {skip.kind} skip of {skip.id} {word} the gradient: λ = {skip.lam:.4g}"
+                    + (", and the norms on its highway make up for it." if healthy else f", over {skip.bypassed_layers} weighted layers."),
+                )
+            )  # fmt: skip
+    return findings
+
+
+def _is_compensated(highway: Highway) -> bool:
+    return any("norm" in op for op in highway.trunk_ops) and highway.gain is not None and _BOUNDS[0] <= highway.gain <= _BOUNDS[1]
+
+
+def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
+    if highway.gain is None:
+        return []
+    findings = []
+    for rule, word in ((RULES["GF206"], "starves"), (RULES["GF207"], "explodes")):
+        broken = rule.severity(highway.gain)
+        if broken:
+            total = "" if highway.total_gain is None else f"; the total gradient there, branches included, is {highway.total_gain:.3g}"
+            findings.append(
+                Finding(
+                    rule=rule.code, severity=broken[0], where=highway.name, value=highway.gain, limit=broken[1], decades=rule.decades(highway.gain),
+                    message=f"The highway of {len(highway.skips)} skips {word}: {highway.gain:.3g} of the gradient at its last join arrives at its first fork "
+                    f"through the skips alone ({_describe(highway, skips)}){total}.",
+                    fix=rule.fix, location=_worst_location(highway, skips),
+                )
+            )  # fmt: skip
+    return findings
+
+
+def _describe(highway: Highway, skips: Sequence[Skip]) -> str:
+    """The λ of its skips in runs, and what lies on the trunk."""
+    by_id = {s.id: s for s in skips}
+    lams = [by_id[i].lam for i in highway.skips]
+    runs = [(lam, len(list(group))) for lam, group in groupby("undefined" if lam is None else f"{lam:.4g}" for lam in lams)]
+    text = ", ".join(f"λ = {lam} ×{n}" for lam, n in runs[:3]) + (", …" if len(runs) > 3 else "")
+    return f"{text}; trunk: {', '.join(highway.trunk_ops)}" if highway.trunk_ops else text
+
+
+def _worst_location(highway: Highway, skips: Sequence[Skip]) -> Location | None:
+    by_id = {s.id: s for s in skips}
+    on = [by_id[i] for i in highway.skips]
+    worst = max(on, key=lambda s: abs(math.log10(abs(s.lam) if s.lam else 1e-45)) if s.lam is not None else 0.0)
+    return worst.location

@@ -1,0 +1,219 @@
+"""Hooks on the tape's own nodes, as a context manager around one backward pass; they only read.
+
+A pre-hook of a node sees the gradient of its outputs, a post-hook what it sends along each edge, so that each consumer's share of a fork is read and never
+guessed. Sums stay on the device as tensors and cross to the host once, in `Meter.read`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from gradflow.gauges import ForkGauge, HighwayGauge, SkipGauge
+from gradflow.reduce import census
+from gradflow.residual import HighwayPath, SkipPath
+from gradflow.sums import Floats, GradientSums, SkipSums
+from gradflow.tape import Tape, Value, consumers
+
+Listener = Callable[[Tensor], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """What one backward pass showed.
+
+    Attributes:
+        values: sums over the gradient of each watched value of the tape; a value that no gradient reached is missing.
+        parameters: sums over each parameter's gradient, by name; likewise.
+        skips: sums of each skip, None where no gradient reached its join.
+        tops: ‖g‖² at each highway's last join; None likewise.
+    """
+
+    values: Mapping[Value, GradientSums]
+    parameters: Mapping[str, GradientSums]
+    skips: Sequence[SkipSums | None]
+    tops: Sequence[float | None]
+
+
+@dataclass(kw_only=True)
+class _Station:
+    """What is to be done when a gradient arrives at one node: reads first, then forks close, then joins open."""
+
+    reads: dict[int, list[Listener]] = field(default_factory=dict)
+    closes: dict[int, list[Listener]] = field(default_factory=dict)
+    opens: dict[int, list[Listener]] = field(default_factory=dict)
+
+    def arrive(self, grads: tuple[Tensor | None, ...]) -> None:
+        for listeners in (self.reads, self.closes, self.opens):
+            for nr, actions in listeners.items():
+                grad = grads[nr]
+                if grad is not None:
+                    for action in actions:
+                        action(grad)
+
+
+class Meter:
+    """Reads one backward pass over `tape`; whatever it hooks it also unhooks.
+
+    Args:
+        watched: values whose gradients are counted (the layers' outputs and the model's).
+        parameters: name of each trainable parameter on the tape.
+        samples: the batch size, for sums per sample; 1 where it is not known.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        *,
+        skips: Sequence[SkipPath],
+        highways: Sequence[HighwayPath],
+        watched: Iterable[Value],
+        parameters: Mapping[Tensor, str],
+        cotangents: Mapping[Value, Tensor],
+        samples: int,
+    ) -> None:
+        self._tape = tape
+        self._parameters = parameters
+        self._stations: dict[Any, _Station] = {}
+        self._posts: dict[Any, list[tuple[int, Listener]]] = {}
+        self._handles: list[Any] = []
+        self._counted: dict[Value, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
+        self._memo: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+        for value in watched:
+            self._station(value).reads.setdefault(value[1], []).append(lambda grad, value=value: self._count(value, grad))  # type: ignore[misc]
+        self._gauges = [SkipGauge(tape, skip, samples) for skip in skips]
+        self._highways = [HighwayGauge(tape, h, [self._gauges[_position(skips, s)] for s in h.skips]) for h in highways]
+        self._place_joins()
+        self._place_forks(cotangents)
+
+    def _station(self, value: Value) -> _Station:
+        return self._stations.setdefault(value[0], _Station())
+
+    def _place_joins(self) -> None:
+        for gauge in self._gauges:
+            value = self._tape.values[gauge.skip.join]
+            self._station(value).opens.setdefault(value[1], []).append(gauge.open)
+
+    def _place_forks(self, cotangents: Mapping[Value, Tensor]) -> None:
+        into = consumers(self._tape)
+        at: dict[fx.Node, list[SkipGauge]] = {}
+        for gauge in self._gauges:
+            at.setdefault(gauge.skip.fork, []).append(gauge)
+        for fork, gauges in at.items():
+            value = self._tape.values[fork]
+            gauge = ForkGauge(gauges, cotangents.get(value))
+            for consumer, position in into[fork]:
+                if consumer in self._tape.operators:
+                    listener = gauge.edge(consumer, position)
+                    self._posts.setdefault(self._tape.operators[consumer], []).append((position, listener))
+            self._station(value).closes.setdefault(value[1], []).append(gauge.close)
+
+    def __enter__(self) -> Meter:
+        for node, station in self._stations.items():
+            self._handles.append(node.register_prehook(station.arrive))
+        for node, listeners in self._posts.items():
+            self._handles.append(node.register_hook(_post_hook(listeners)))
+        for parameter, name in self._parameters.items():
+            self._handles.append(parameter.register_post_accumulate_grad_hook(self._weigh(name)))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._stations.clear()
+        self._posts.clear()
+
+    def _count(self, value: Value, grad: Tensor) -> None:
+        known = self._memo.get(id(grad))
+        if known is not None and known[0]() is grad and known[1] == grad._version:
+            self._counted[value] = known[2]
+            return
+        self._counted[value] = census(grad)
+        self._memo[id(grad)] = (weakref.ref(grad), grad._version, self._counted[value])  # a sum hands the same tensor to several nodes
+
+    def _weigh(self, name: str) -> Callable[[Tensor], None]:
+        def weigh(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                self._weights[name] = census(parameter.grad)
+                parameter.grad = None  # read, and freed at once
+
+        return weigh
+
+    def read(self) -> Readings:
+        """Everything, brought to the host in one transfer."""
+        host = _Host()
+        values = {value: host.add(t) for value, t in self._counted.items()}
+        weights = {name: host.add(t) for name, t in self._weights.items()}
+        skips = [{k: host.add(t) for k, t in gauge.sums().items()} for gauge in self._gauges]
+        tops = [host.add(h.top) if h.top is not None else None for h in self._highways]
+        host.fetch()
+        return Readings(
+            values={value: _gradient_sums(host.get(i)) for value, i in values.items()},
+            parameters={name: _gradient_sums(host.get(i)) for name, i in weights.items()},
+            skips=[_skip_sums({k: host.get(i) for k, i in sums.items()}) if sums else None for sums in skips],
+            tops=[None if i is None else float(host.get(i).sum()) for i in tops],
+        )
+
+
+def weigh(parameters: Mapping[str, Tensor]) -> dict[str, GradientSums]:
+    """Sums over the parameters themselves, by name; one transfer to the host."""
+    host = _Host()
+    with torch.no_grad():
+        places = {name: host.add(census(p)) for name, p in parameters.items()}
+    host.fetch()
+    return {name: _gradient_sums(host.get(i)) for name, i in places.items()}
+
+
+def _position(skips: Sequence[SkipPath], skip: SkipPath) -> int:
+    return next(i for i, s in enumerate(skips) if s is skip)
+
+
+def _post_hook(listeners: list[tuple[int, Listener]]) -> Callable[[tuple[Tensor | None, ...], object], None]:
+    def read_edges(grad_inputs: tuple[Tensor | None, ...], grad_outputs: object) -> None:
+        for position, listener in listeners:
+            grad = grad_inputs[position]
+            if grad is not None:
+                listener(grad)
+
+    return read_edges
+
+
+class _Host:
+    """Device tensors on their way to the host in one piece."""
+
+    def __init__(self) -> None:
+        self._tensors: list[Tensor] = []
+        self._arrays: list[Floats] = []
+
+    def add(self, tensor: Tensor) -> int:
+        self._tensors.append(tensor.reshape(-1))
+        return len(self._tensors) - 1
+
+    def fetch(self) -> None:
+        if not self._tensors:
+            return
+        device = next((t.device for t in self._tensors if t.device.type != "cpu"), torch.device("cpu"))
+        together = torch.cat([t.to(device) for t in self._tensors]).cpu().numpy().astype(np.float64)
+        self._arrays = np.split(together, np.cumsum([t.numel() for t in self._tensors])[:-1])
+
+    def get(self, i: int) -> Floats:
+        return self._arrays[i]
+
+
+def _gradient_sums(five: Floats) -> GradientSums:
+    count, squares, zeros, nonfinite, underflow = five
+    return GradientSums(count=int(count), squares=float(squares), zeros=int(zeros), nonfinite=int(nonfinite), underflow=int(underflow))
+
+
+def _skip_sums(sums: dict[str, Floats]) -> SkipSums:
+    required = {k: sums[k] for k in ("gg", "ss", "ff", "tt", "sf", "ledger")}
+    optional = {k: sums.get(k) for k in ("rr", "sr", "full", "hh", "ht")}
+    return SkipSums(**required, **optional, rest=float(sums["rest"].sum()) if "rest" in sums else 0.0)

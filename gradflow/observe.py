@@ -1,0 +1,233 @@
+"""One batch through the model and back, watched. Everything that it changes is put back before it returns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+
+from gradflow import errors
+from gradflow.guard import ParameterKeeper, undisturbed
+from gradflow.meter import Meter, Readings
+from gradflow.recorder import ModuleCall, Origin, Recorder
+from gradflow.residual import HighwayPath, SkipPath, find_highways, find_skips
+from gradflow.subject import Batch, Objective, Roots, differentiable_outputs, user_traceback
+from gradflow.subject.seeding import seed_everything
+from gradflow.subject.structure import replaced, tensors
+from gradflow.tape import Leaves, Tape, Value, lift, value_of
+
+LOSS_SCALE = 65536.0  # GradScaler's first scale; float16 gradients are measured under it and reported without it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a batch is run. `amp` is "bf16", "fp16" or None; `evaluate` puts the model in eval mode for the run."""
+
+    seed: int = 0
+    amp: str | None = None
+    evaluate: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One run: the lifted tape, what was found on it and what was read off the backward pass. Gradients are still under `loss_scale`."""
+
+    tape: Tape
+    skips: Sequence[SkipPath]
+    highways: Sequence[HighwayPath]
+    readings: Readings
+    module_calls: Sequence[ModuleCall]
+    outputs: Sequence[Value]
+    cuts: Sequence[Origin]
+    samples: int
+    loss_value: float
+    loss_scale: float
+    forward_s: float
+    backward_s: float
+    analysis_s: float
+    inputs_tracked: bool
+
+
+@dataclass(kw_only=True)
+class _Forward:
+    output: object
+    roots: Roots
+    recorder: Recorder
+    inputs: tuple[tuple[str, Tensor], ...]
+    sources: dict[str, Tensor]
+    seconds: float
+    outputs: tuple[Tensor, ...] = field(default=())
+
+
+def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings) -> Observation:
+    """Run `batch` forward and back and read the gradient everywhere.
+
+    Floating inputs are put on the tape, so that a skip may start at an input; a model that cannot take them so is run without.
+
+    Raises:
+        ModelFailed: the forward, the loss or the backward raised; with the model's own frames.
+        GradflowError: the loss or the output cannot be differentiated.
+    """
+    trackable = any(t.is_floating_point() or t.is_complex() for _, t in tensors((batch.args, batch.kwargs), "input"))
+    if trackable:
+        try:
+            return _observe(model, batch, objective, settings, track=True)
+        except errors.ModelFailed as failure:
+            if failure.phase != "forward pass":
+                raise
+    return _observe(model, batch, objective, settings, track=False)
+
+
+def _observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, *, track: bool) -> Observation:
+    with undisturbed(model) as keeper:
+        if settings.evaluate:
+            model.eval()
+        seed_everything(settings.seed)
+        forward = _forward(model, batch, objective, settings, keeper, track)
+        began = _now()
+        names = {p: n for n, p in model.named_parameters()}
+        tape = lift(forward.roots.tensors, Leaves(inputs=forward.inputs, parameters=names), forward.recorder)
+        skips = find_skips(tape.graph)
+        highways = find_highways(tape.graph, skips)
+        scale = LOSS_SCALE if settings.amp == "fp16" else 1.0
+        cotangents = _cotangents(forward.roots, scale)
+        samples = _batch_size(forward.inputs)
+        trained = {p: names[p] for p in _on_tape(tape, names)}
+        outputs = tuple(v for t in forward.outputs if (v := value_of(t)) is not None)
+        meter = Meter(
+            tape,
+            skips=skips,
+            highways=highways,
+            watched=dict.fromkeys([*outputs, *(v for call in forward.recorder.module_calls for v in call.values), *_uncalled(tape, forward.recorder)]),
+            parameters=trained,
+            cotangents={v: c for t, c in cotangents if (v := value_of(t)) is not None},
+            samples=samples,
+        )
+        analysed = _now()
+        _backward(meter, cotangents, [*trained, *(forward.sources[n] for n in _needed_inputs(skips))])
+        ended = _now()
+        readings = meter.read()
+        return Observation(
+            tape=tape,
+            skips=skips,
+            highways=highways,
+            readings=readings,
+            module_calls=tuple(forward.recorder.module_calls),
+            outputs=outputs,
+            cuts=tuple(forward.recorder.cuts),
+            samples=samples,
+            loss_value=float(forward.roots.value.double()),
+            loss_scale=scale,
+            forward_s=forward.seconds,
+            backward_s=ended - analysed,
+            analysis_s=(analysed - began) + (_now() - ended),
+            inputs_tracked=track or not forward.sources,
+        )
+
+
+def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, keeper: ParameterKeeper, track: bool) -> _Forward:
+    sources: dict[str, Tensor] = {}
+    named: list[tuple[str, Tensor]] = []
+    names = iter([record.name for record in batch.records])
+
+    def own(tensor: Tensor) -> Tensor:
+        """The model's own copy: the caller's tensor stays as it is whatever the model does in place."""
+        name = next(names, f"input_{len(named)}")
+        leaf = tensor.detach()
+        if track and (leaf.is_floating_point() or leaf.is_complex()):
+            leaf = sources[name] = leaf.requires_grad_()
+        copy = leaf.clone()
+        named.append((name, copy))
+        return copy
+
+    args, kwargs = replaced((batch.args, dict(batch.kwargs)), own)  # type: ignore[misc]
+    recorder = Recorder(model, keeper.before_write)
+    recorder.watch_inputs(iter(named))
+    began = _now()
+    with recorder, _autocast(settings.amp, model):
+        with _blame("forward pass"):
+            output = model(*args, **kwargs)
+        with _blame("loss"):
+            roots = objective(output)
+    seconds = _now() - began
+    ends = {id(t) for t in roots.tensors} if all(c is None for c in roots.cotangents) else set()
+    outputs = tuple(t for _, t in differentiable_outputs(output) if id(t) not in ends) or roots.tensors
+    return _Forward(output=output, roots=roots, recorder=recorder, inputs=tuple(named), sources=sources, seconds=seconds, outputs=outputs)
+
+
+def _backward(meter: Meter, cotangents: Sequence[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> None:
+    with meter, _blame("backward pass"):
+        torch.autograd.backward([t for t, _ in cotangents], [c for _, c in cotangents], inputs=leaves)
+
+
+@contextmanager
+def _blame(phase: str) -> Iterator[None]:
+    """What the model raises becomes a ModelFailed; gradflow's own errors and Ctrl-C go through."""
+    try:
+        yield
+    except errors.GradflowError:
+        raise
+    except Exception as error:
+        raise errors.ModelFailed(phase=phase, error=error, traceback=user_traceback(error)) from error
+
+
+def _autocast(amp: str | None, model: nn.Module) -> AbstractContextManager[object]:
+    if amp is None:
+        return nullcontext()
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[amp])
+
+
+def _cotangents(roots: Roots, scale: float) -> list[tuple[Tensor, Tensor]]:
+    """Each root with what starts there; 1 for a loss, times the loss scale."""
+    pairs = zip(roots.tensors, roots.cotangents, strict=True)
+    return [(t, (torch.ones_like(t) if c is None else c.to(t.dtype)) * scale) for t, c in pairs]
+
+
+def _on_tape(tape: Tape, names: Mapping[Tensor, str]) -> list[Tensor]:
+    found = {n.meta["parameter"] for n in tape.graph.nodes if n.op == "get_attr" and n.meta["parameter"]}
+    return [p for p, name in names.items() if name in found]
+
+
+def _needed_inputs(skips: Sequence[SkipPath]) -> list[str]:
+    """Inputs at which a skip starts: only their gradients are computed, so that the first layer costs what it costs in training."""
+    return list(dict.fromkeys(s.fork.meta["input"] for s in skips if s.fork.op == "placeholder"))
+
+
+def _uncalled(tape: Tape, recorder: Recorder) -> list[Value]:
+    called = {call.name for call in recorder.module_calls}
+    return [tape.values[n] for nodes in parameter_users(tape, lambda owner: owner not in called).values() for n in nodes]
+
+
+def parameter_users(tape: Tape, wanted: Callable[[str], bool]) -> dict[str, list[fx.Node]]:
+    """Owner module -> the first data nodes that its parameters feed, through parameter-only nodes, for the owners that are wanted."""
+    users: dict[str, list[fx.Node]] = {}
+    for node in tape.graph.nodes:
+        name = node.meta.get("parameter") if node.op == "get_attr" else None
+        if not name or not wanted(owner := name.rpartition(".")[0]):
+            continue
+        stack = [node]
+        while stack:
+            for user in stack.pop().users:
+                if user.op == "output" or user in users.get(owner, ()):
+                    continue
+                if user.meta["data"] and user in tape.values:
+                    users.setdefault(owner, []).append(user)
+                elif not user.meta["data"]:
+                    stack.append(user)
+    return users
+
+
+def _batch_size(inputs: Sequence[tuple[str, Tensor]]) -> int:
+    """Length of the first input's leading dimension."""
+    return next((int(t.shape[0]) for _, t in inputs if t.dim() > 0), 1)
+
+
+def _now() -> float:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()

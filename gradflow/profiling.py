@@ -1,0 +1,219 @@
+"""The wiring: subject -> observation -> accounts -> judgement -> Report. Everything else is a stranger to its neighbours."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+import gradflow
+from gradflow import errors, judge, records
+from gradflow.accounts import account_highways, account_layers, account_skips
+from gradflow.accounts.layers import layer_rows
+from gradflow.meter import weigh
+from gradflow.observe import Observation, Settings, observe
+from gradflow.subject import Batch, Objective, choose_batch, choose_loss, given_batch, load
+from gradflow.subject.structure import dtype_name
+from gradflow.sums import GradientSums
+
+Amp = Literal["bf16", "fp16"]
+
+
+def profile(
+    model: nn.Module,
+    inputs: object,
+    targets: object | None = None,
+    loss: str | Callable[..., object] | None = None,
+    *,
+    seed: int = 0,
+    amp: Amp | None = None,
+    evaluate: bool = False,
+) -> records.Report:
+    """Profile one batch of `model` and leave the model as it was, bit for bit.
+
+    Args:
+        model: any torch module with trainable parameters, on any device.
+        inputs: a tensor (one positional argument), a tuple (several), a dict (keyword arguments), or a callable that returns one of these.
+        targets: what a loss of (output, targets) is given.
+        loss: the name of a loss ("cross_entropy", "mse", "probe", …), or a callable of (output, targets) or (output). By default the output's `.loss`,
+            a scalar output, or else "probe": a seeded Gaussian cotangent on the output.
+        seed: for everything drawn at random, dropout included.
+        amp: run the forward under autocast; fp16 gradients are measured under a loss scale of 65536 and reported without it.
+        evaluate: put the model in eval mode for the run; by default it stays in its own mode.
+
+    Returns:
+        The report. A scalar loss's value is `report.run.loss.value`.
+
+    Raises:
+        errors.NoParameters, errors.UninitializedModel: nothing to profile.
+        errors.LossError, errors.NoGradient: nothing to differentiate.
+        errors.ModelFailed: the model raised.
+    """
+    _check_amp(amp)
+    check_model(model)
+    batch = given_batch(inputs)
+    objective = choose_loss(loss=loss, targets=targets, model=model, seed=seed)
+    settings = Settings(seed=seed, amp=amp, evaluate=evaluate)
+    return _report(model, batch, objective, settings, spec=type(model).__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line can say about a target; see `gradflow profile --help`."""
+
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    weights: Path | None = None
+    inputs: Sequence[str] = ()
+    batch: Path | None = None
+    loss: str | None = None
+    device: str = "cpu"
+    dtype: str | None = None
+    amp: Amp | None = None
+    evaluate: bool = False
+    seed: int = 0
+    trust: bool = False
+
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_SHORT_DTYPES = {"fp32": "float32", "fp64": "float64", "fp16": "float16", "bf16": "bfloat16", "half": "float16", "double": "float64", "float": "float32"}
+
+
+def profile_target(target: str, options: Options) -> records.Report:
+    """Load `target` and profile it.
+
+    Raises:
+        errors.GradflowError: the subclass says what is wrong, and its exit code whose fault it is.
+    """
+    device, dtype = _device(options.device), _dtype(options.dtype)
+    _check_amp(options.amp)
+    loaded = load(target, arguments=options.arguments, weights=options.weights, seed=options.seed, trust=options.trust)
+    model = loaded.model
+    check_model(model)
+    if dtype is not None:
+        model.to(dtype)
+    model.to(device)
+    batch = choose_batch(loaded, specs=options.inputs, batch_file=options.batch, seed=options.seed, device=device, dtype=dtype)
+    objective = choose_loss(loss=options.loss, targets=_placed(batch.targets, device), model=model, seed=options.seed, file_loss=loaded.loss)
+    settings = Settings(seed=options.seed, amp=options.amp, evaluate=options.evaluate)
+    return _report(model, batch, objective, settings, spec=target, notes=(*loaded.notes, *batch.notes))
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what cannot be profiled before anything runs.
+
+    Raises:
+        errors.UninitializedModel: a lazy parameter has no shape yet.
+        errors.NoParameters: nothing requires a gradient.
+    """
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise errors.UninitializedModel(name=name)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise errors.NoParameters(model_class=type(model).__name__)
+
+
+def _report(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, *, spec: str, notes: Sequence[str] = ()) -> records.Report:
+    observation = observe(model, batch, objective, settings)
+    kind = type(model).__name__
+    output = sum((observation.readings.values[v] for v in dict.fromkeys(observation.outputs) if v in observation.readings.values), GradientSums())
+    rows = layer_rows(observation, model)
+    layers = account_layers(observation, model, weigh(dict(model.named_parameters())), output)
+    skips = account_skips(observation, rows, kind, settings.seed)
+    highways = account_highways(observation, kind)
+    findings = judge.judge(layers, skips, highways)
+    return records.Report(
+        gradflow_version=gradflow.__version__,
+        environment=_environment(model, settings),
+        target=records.Target(
+            spec=spec,
+            model_class=kind,
+            parameters=sum(p.numel() for p in model.parameters()),
+            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        ),
+        run=_run(model, batch, objective, settings, observation, notes),
+        layers=layers,
+        skips=skips,
+        highways=highways,
+        findings=findings,
+        verdict=judge.verdict(findings),
+        severity=judge.severity(findings),
+    )
+
+
+def _environment(model: nn.Module, settings: Settings) -> records.Environment:
+    parameter = next(model.parameters())
+    return records.Environment(
+        torch=torch.__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        device=torch.cuda.get_device_name(parameter.device) if parameter.device.type == "cuda" else str(parameter.device),
+        dtype=dtype_name(parameter.dtype),
+        amp=settings.amp,
+        seed=settings.seed,
+    )
+
+
+def _run(
+    model: nn.Module, batch: Batch, objective: Objective, settings: Settings, observation: Observation, notes: Sequence[str]
+) -> records.Run:
+    finite = observation.loss_value - observation.loss_value == 0
+    said = [*notes, *_tied(model)]
+    if not observation.inputs_tracked:
+        said.append("the model does not take inputs that require a gradient: a skip that starts at an input is not seen")
+    if settings.amp == "fp16":
+        said.append("gradients were measured under a loss scale of 65536 and are reported without it")
+    return records.Run(
+        mode="train" if model.training and not settings.evaluate else "eval",
+        inputs=batch.records,
+        loss=records.Loss(
+            name=objective.name,
+            value=observation.loss_value if finite else None,
+            source=objective.source,
+            undefined={} if finite else {"value": f"it is {observation.loss_value}"},
+        ),
+        batches=1,
+        forward_s=observation.forward_s,
+        backward_s=observation.backward_s,
+        analysis_s=observation.analysis_s,
+        notes=tuple(said),
+    )
+
+
+def _tied(model: nn.Module) -> list[str]:
+    """Parameters that have a second name: they are listed once, under the first."""
+    first = {p: n for n, p in model.named_parameters()}
+    again = [(n, first[p]) for n, p in model.named_parameters(remove_duplicate=False) if first[p] != n]
+    return [f"{name} is tied to {known} and listed there" for name, known in again]
+
+
+def _placed(targets: object, device: torch.device) -> object:
+    return targets.to(device) if isinstance(targets, torch.Tensor) else targets
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise errors.UsageError(option="--device", value=name, expected=f"a device that torch can use here ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def _dtype(name: str | None) -> torch.dtype | None:
+    if name is None:
+        return None
+    known = _SHORT_DTYPES.get(name, name)
+    if known not in _DTYPES:
+        raise errors.UsageError(option="--dtype", value=name, expected=", ".join(_DTYPES))
+    return _DTYPES[known]
+
+
+def _check_amp(amp: str | None) -> None:
+    if amp not in (None, "bf16", "fp16"):
+        raise errors.UsageError(option="--amp", value=amp, expected="bf16 or fp16")

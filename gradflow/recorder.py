@@ -1,0 +1,263 @@
+"""What the tape forgets: which module call and which line of the user's source made each node, and where tensors left the tape.
+
+All notes are keyed by autograd's own sequence counter, which every tape node answers for itself; no tensor is changed and nothing is kept alive but nodes.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import CodeType, TracebackType
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from gradflow.records import Location
+
+_sequence = torch.autograd._get_sequence_nr
+_TORCH = str(Path(torch.__file__).parent) + "/"
+_SELF = str(Path(__file__).parent) + "/"
+_ZOO = _SELF + "zoo/"
+_WRITING_METHODS = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")) | {"__setitem__"}
+_CUTS = frozenset({"detach", "data"})
+_DEPTH = 4  # untracked values remember this many sources and operators; more would only lengthen messages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where an untracked tensor came from: the input `name`, or the tape's value `source`, passed through `ops` at `location`.
+
+    `cut` says that a gradient would have flowed but for detach(), .data or no_grad(); else the operator itself has none (a comparison, an argmax).
+    """
+
+    name: str = ""
+    cut: bool = False
+    source: tuple[Any, int] | None = None
+    location: Location | None = None
+    ops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One torch function call that put nodes on the tape."""
+
+    name: str
+    location: Location | None
+    origins: tuple[Origin, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleCall:
+    """One call of a module: its outputs' values on the tape (none where no output is on it), and the sequence number at which it ended."""
+
+    name: str
+    index: int
+    location: Location | None
+    shape: tuple[int, ...]
+    values: tuple[tuple[Any, int], ...]
+    end: int
+
+
+class Recorder(TorchFunctionMode):
+    """Records one forward pass of `model`; use as a context manager around it.
+
+    A tensor's own nodes are found later by their sequence numbers, so that in-place operations and views cost nothing here.
+
+    Args:
+        before_write: called with each tensor that an in-place operation is about to change.
+    """
+
+    def __init__(self, model: torch.nn.Module, before_write: Callable[[torch.Tensor], None] | None = None) -> None:
+        super().__init__()
+        self._before_write = before_write
+        self._names = {module: name for name, module in model.named_modules()}
+        self._classes = {name: type(module) for module, name in self._names.items()}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._counts: dict[str, int] = {}
+        self._stack: tuple[tuple[str, int], ...] = ()
+        self._span_starts: list[int] = [-1]
+        self._spans: list[tuple[tuple[str, int], ...]] = [()]
+        self._call_starts: list[int] = []
+        self._calls: list[tuple[int, Call]] = []
+        self._origins: dict[int, tuple[weakref.ref[torch.Tensor], tuple[Origin, ...]]] = {}
+        self._entered: list[Location | None] = []
+        self.module_calls: list[ModuleCall] = []
+        self.cuts: list[Origin] = []
+
+    def watch_inputs(self, named: Iterator[tuple[str, torch.Tensor]]) -> None:
+        """Inputs that are not on the tape: what is computed from them alone is data all the same."""
+        for name, tensor in named:
+            if not tensor.requires_grad:
+                self._origins[id(tensor)] = (weakref.ref(tensor), (Origin(name=name),))
+
+    def __enter__(self) -> Recorder:
+        for module in self._names:
+            self._handles.append(module.register_forward_pre_hook(self._enter_module))
+            self._handles.append(module.register_forward_hook(self._leave_module))
+        super().__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._origins.clear()
+
+    def stack_at(self, sequence: int) -> dict[str, tuple[str, type]]:
+        """FX's `nn_module_stack` of the node with this sequence number."""
+        return {name: (name, self._classes[name]) for name, _ in self.calls_at(sequence)}
+
+    def calls_at(self, sequence: int) -> tuple[tuple[str, int], ...]:
+        """(module name, call index) from the outermost module to the innermost."""
+        return self._spans[bisect_right(self._span_starts, sequence) - 1]
+
+    def call_at(self, sequence: int) -> Call | None:
+        """The torch function call that made the node with this sequence number."""
+        i = bisect_right(self._call_starts, sequence) - 1
+        if i < 0:
+            return None
+        end, call = self._calls[i]
+        return call if sequence < end else None
+
+    def _mark(self) -> None:
+        now = _sequence()
+        if self._span_starts[-1] == now:
+            self._spans[-1] = self._stack
+        else:
+            self._span_starts.append(now)
+            self._spans.append(self._stack)
+
+    def _enter_module(self, module: torch.nn.Module, args: object) -> None:
+        name = self._names[module]
+        index = self._counts.get(name, 0)
+        self._counts[name] = index + 1
+        self._stack = (*self._stack, (name, index))
+        self._entered.append(_user_location())
+        self._mark()
+
+    def _leave_module(self, module: torch.nn.Module, args: object, output: object) -> None:
+        with torch._C.DisableTorchFunction():
+            name, index = self._names[module], self._unwind(self._names[module])
+            tensors = [t for t in _tensors(output) if t.is_floating_point() or t.is_complex()]
+            tracked = [t for t in tensors if t.grad_fn is not None]
+            self.module_calls.append(
+                ModuleCall(
+                    name=name,
+                    index=index,
+                    location=self._entered[-1],
+                    shape=tuple(tensors[0].shape) if tensors else (),
+                    values=tuple((t.grad_fn, t.output_nr) for t in tracked),
+                    end=_sequence(),
+                )
+            )
+        self._entered.pop()
+        self._stack = self._stack[:-1]
+        self._mark()
+
+    def _unwind(self, name: str) -> int:
+        """The open call of this module; calls inside it that raised, and that the model survived, are closed."""
+        while self._stack[-1][0] != name:
+            self._stack = self._stack[:-1]
+            self._entered.pop()
+        return self._stack[-1][1]
+
+    def __torch_function__(self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if self._before_write is not None and _writes(func, kwargs):
+            for written in _arguments(args[:1], {"out": kwargs["out"]} if kwargs and "out" in kwargs else None):
+                self._before_write(written)
+        before = _sequence()
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        after = _sequence()
+        if after != before:
+            origins = self._origins_of(args, kwargs) if self._origins else ()
+            self._call_starts.append(before)
+            self._calls.append((after, Call(name=_name(func), location=_user_location(), origins=origins)))
+        elif isinstance(out, torch.Tensor) and not out.requires_grad:
+            self._note_untracked(func, args, kwargs, out)
+        return out
+
+    def _note_untracked(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None, out: torch.Tensor) -> None:
+        if _name(func).startswith("new_") or _name(func).endswith("_like"):
+            return  # only the shape is carried over
+        found: list[Origin] = []
+        for tensor in _arguments(args, kwargs):
+            if tensor.grad_fn is not None:
+                cut = _name(func) in _CUTS or not torch.is_grad_enabled()
+                found.append(Origin(source=(tensor.grad_fn, tensor.output_nr), cut=cut, location=_user_location(), ops=(_name(func),)))
+                self.cuts.extend(found[-1:] if cut else ())
+            else:
+                found.extend(replace(o, ops=(*o.ops, _name(func))[-_DEPTH:]) for o in self._lookup(tensor))
+        if found:
+            self._origins[id(out)] = (weakref.ref(out), tuple(found[:_DEPTH]))
+
+    def _lookup(self, tensor: torch.Tensor) -> tuple[Origin, ...]:
+        entry = self._origins.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else ()
+
+    def _origins_of(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[Origin, ...]:
+        return tuple(o for t in _arguments(args, kwargs) for o in self._lookup(t))
+
+
+def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Iterator[torch.Tensor]:
+    for arg in (*args, *(kwargs or {}).values()):
+        if isinstance(arg, torch.Tensor):
+            yield arg
+        elif isinstance(arg, (list, tuple)):
+            yield from (a for a in arg if isinstance(a, torch.Tensor))
+
+
+def _tensors(output: object) -> Iterator[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, dict):
+        for item in output.values():
+            yield from _tensors(item)
+    elif isinstance(output, (list, tuple)):
+        for item in output:
+            yield from _tensors(item)
+
+
+_names: dict[object, str] = {}
+
+
+def _name(func: Callable[..., Any]) -> str:
+    name = _names.get(func)
+    if name is None:
+        full = resolve_name(func) or getattr(func, "__name__", "function")
+        name = _names[func] = full.removesuffix(".__get__").rsplit(".", 1)[-1]
+    return name
+
+
+_in_place: dict[object, bool] = {}
+
+
+def _writes(func: Callable[..., Any], kwargs: dict[str, Any] | None) -> bool:
+    known = _in_place.get(func)
+    if known is None:
+        name = getattr(func, "__name__", "")
+        known = _in_place[func] = (name.endswith("_") and not name.endswith("__")) or name in _WRITING_METHODS
+    return known or (kwargs is not None and kwargs.get("out") is not None)
+
+
+_user_code: dict[CodeType, bool] = {}
+
+
+def _user_location() -> Location | None:
+    """The innermost frame that is neither torch's nor the profiler's."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        user = _user_code.get(code)
+        if user is None:
+            file = code.co_filename
+            user = _user_code[code] = file.startswith(_ZOO) or not file.startswith((_TORCH, _SELF, "<frozen"))
+        if user:
+            return Location(file=code.co_filename, line=frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None

@@ -1,0 +1,1 @@
+"""Views of a Report: each module turns one into text or bytes, and none knows another. Imports no torch."""

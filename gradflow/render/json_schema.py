@@ -1,0 +1,106 @@
+"""The JSON Schema of a report, derived from the records and from nothing else: `python -m gradflow.render.json_schema` prints it.
+
+Every key that `Report.to_json` writes is required, so a reader of a valid report need not ask whether a key is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+
+from gradflow.records import SCHEMA, Report
+
+_SCALARS: Mapping[object, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_ATTRIBUTE = re.compile(r"^    (\w+(?:, \w+)*): (.*)$")
+_UNDEFINED = "Why each field that is null has no value: field name to reason. A field is null exactly when its name stands here."
+_FIXED = {"undefined": _UNDEFINED, "schema": "The format of the report, and its version."}
+
+
+def schema() -> dict[str, object]:
+    """The schema in JSON Schema draft 2020-12."""
+    records: dict[str, object] = {}
+    root = _record(Report, records)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:{SCHEMA.replace('/', ':')}",
+        "title": SCHEMA,
+        **root,
+        "$defs": dict(sorted(records.items())),
+    }
+
+
+def text() -> str:
+    """The schema as it stands in docs/report-v1.schema.json."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _record(cls: type, records: dict[str, object]) -> dict[str, object]:
+    """The schema of the dataclass `cls`; the records that it holds are added to `records`."""
+    hints = typing.get_type_hints(cls)
+    summary, attributes = _described(cls)
+    properties: dict[str, object] = {}
+    for field in dataclasses.fields(cls):
+        described = {"description": attributes[field.name]} if field.name in attributes else {}
+        properties[field.name] = described | _hinted(hints[field.name], records)
+    if "undefined" in properties:
+        optional = sorted(getattr(cls, "optional", ()))
+        properties["undefined"] = {**_known(properties["undefined"]), "propertyNames": {"enum": optional}}
+    if cls is Report:
+        properties["schema"] = {"description": _FIXED["schema"], "const": SCHEMA}
+    return {"description": summary, "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _known(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)
+    return value
+
+
+def _described(cls: type) -> tuple[str, dict[str, str]]:
+    """The docstring of `cls` before its sections, and the text of each name under `Attributes:`."""
+    head, _, rest = (inspect.getdoc(cls) or "").partition("\nAttributes:\n")
+    attributes = dict(_FIXED)
+    names: list[str] = []
+    for line in rest.splitlines():
+        if match := _ATTRIBUTE.match(line):
+            names = match[1].split(", ")
+            attributes |= dict.fromkeys(names, match[2])
+        elif line.startswith("     "):
+            attributes |= {name: f"{attributes[name]} {line.strip()}" for name in names}
+        elif line.strip():
+            break
+    return " ".join(head.split()), attributes
+
+
+def _hinted(hint: object, records: dict[str, object]) -> dict[str, object]:
+    """The schema of a type hint."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if hint.__name__ not in records:
+            records[hint.__name__] = {}
+            records[hint.__name__] = _record(hint, records)
+        return {"$ref": f"#/$defs/{hint.__name__}"}
+    if origin is Sequence:
+        return {"type": "array", "items": _hinted(args[0], records)}
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": _hinted(args[1], records)}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if origin in (types.UnionType, typing.Union):
+        return _union([_hinted(a, records) for a in args if a is not type(None)], nullable=type(None) in args)
+    return {"type": _SCALARS[hint]}
+
+
+def _union(options: Sequence[dict[str, object]], nullable: bool) -> dict[str, object]:
+    if nullable and len(options) == 1 and options[0].keys() == {"type"}:
+        return {"type": [options[0]["type"], "null"]}
+    return {"anyOf": [*options, *([{"type": "null"}] if nullable else [])]}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())

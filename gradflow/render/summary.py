@@ -1,0 +1,150 @@
+"""What a report says first: coverage, what stands out, what to do next. Facts from a Report in plain words, for every format alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from gradflow.records import Finding, Highway, Layer, Parameter, Report, Skip
+from gradflow.render import folding
+from gradflow.render.names import clean
+from gradflow.render.numbers import count, decades, number
+
+MANY = 3  # how many names or reasons a sentence lists
+
+
+def target(report: Report) -> list[str]:
+    """What was profiled, as short facts: class, parameters, loss, mode, inputs, device."""
+    target, run, environment = report.target, report.run, report.environment
+    trained = "" if target.trainable_parameters == target.parameters else f" ({count(target.trainable_parameters)} trainable)"
+    value = "" if run.loss.value is None else f" = {number(run.loss.value)}"
+    return [
+        clean(target.model_class),
+        *([clean(target.spec)] if target.spec != target.model_class else []),
+        f"{count(target.parameters)} parameters{trained}",
+        f"loss {clean(run.loss.name)}{value} ({clean(run.loss.source)})" if run.loss.source else f"loss {clean(run.loss.name)}{value}",
+        f"{run.mode} mode",
+        *inputs(report),
+        *([f"{run.batches} batches"] if run.batches > 1 else []),
+        f"{environment.device} {environment.dtype}" + (f" amp {environment.amp}" if environment.amp else ""),
+        *([f"{environment.world_size} ranks"] if environment.world_size > 1 else []),
+        f"seed {environment.seed}",
+    ]
+
+
+def inputs(report: Report) -> list[str]:
+    """The inputs as `x float32[8,3,32,32] (source)`, the first few of them."""
+    shown = [f"{clean(i.name)} {i.dtype}[{','.join(map(str, i.shape))}]" + (f" ({clean(i.source)})" if i.source else "") for i in report.run.inputs[:MANY]]
+    return shown + ([f"{len(report.run.inputs) - MANY} more inputs"] if len(report.run.inputs) > MANY else [])
+
+
+def is_complete(report: Report) -> bool:
+    """Whether every layer and every trainable parameter was measured."""
+    return all(layer.grad_norm is not None for layer in report.layers) and all(p.status != "unreached" for p in _parameters(report))
+
+
+def coverage(report: Report) -> str:
+    """`84 of 84 layers measured; 159 of 161 parameters measured, 2 unreached: head.weight, head.bias (not used by the loss)`."""
+    layers, parameters = report.layers, _parameters(report)
+    missed = [layer for layer in layers if layer.grad_norm is None]
+    line = f"{len(layers) - len(missed)} of {len(layers)} layers measured"
+    if missed:
+        line += f", not {_named((m.name, m.undefined['grad_norm']) for m in missed)}"
+    statuses = Counter(p.status for p in parameters)
+    line += f"; {statuses['measured']} of {len(parameters)} parameters measured"
+    if statuses["frozen"]:
+        line += f", {statuses['frozen']} frozen"
+    if statuses["unreached"]:
+        unreached = ((p.name, p.undefined.get("grad_norm", "no gradient came")) for p in parameters if p.status == "unreached")
+        line += f", {statuses['unreached']} unreached: {_named(unreached)}"
+    return line
+
+
+def worst_layer(report: Report) -> Layer | None:
+    """The layer of the worst finding, else the one whose gain is farthest from 1."""
+    owners = {p.name: layer for layer in report.layers for p in layer.parameters} | {layer.name: layer for layer in report.layers}
+    found = next((owners[f.where] for f in alarms(report) if f.where in owners), None)
+    return found or max((x for x in report.layers if x.gain), key=lambda x: _distance(x.gain), default=None)
+
+
+def worst_skip(report: Report) -> Skip | None:
+    """The skip of the worst finding, else the one whose gain is farthest from 1, else the one that its branch opposes most."""
+    owners = {s.name: s for s in reversed(report.skips)} | {s.id: s for s in report.skips}
+    found = next((owners[f.where] for f in alarms(report) if f.where in owners), None)
+    return found or max(report.skips, key=lambda s: (round(_distance(s.gain), 6), -(s.cos_skip_branch or 0.0)), default=None)
+
+
+def worst_highway(report: Report) -> Highway | None:
+    """The highway of the worst finding, else the one whose gain is farthest from 1, else the longest."""
+    owners = {h.name: h for h in report.highways}
+    found = next((owners[f.where] for f in alarms(report) if f.where in owners), None)
+    return found or max(report.highways, key=lambda h: (round(_distance(h.gain), 6), len(h.skips)), default=None)
+
+
+def next_step(report: Report) -> str:
+    """The fix of the worst alarm; for a healthy report what to look at next."""
+    fixes = [f.fix for f in alarms(report) if f.fix]
+    if fixes:
+        return clean(fixes[0])
+    if not is_complete(report):
+        return "Nothing that was measured is wrong, but not everything was measured: see coverage. --json F keeps the numbers."
+    return "Nothing to mend. --png F draws the gradient over depth, --json F keeps this report as a baseline for `gradflow diff`."
+
+
+def alarms(report: Report) -> list[Finding]:
+    """The findings that ask for something to be done: errors and warnings, worst first."""
+    return [f for f in report.findings if f.severity != "info"]
+
+
+def told(finding: Finding) -> str:
+    """The message of a finding, with its place in front where the message does not name it."""
+    message, where = clean(finding.message), clean(finding.where)
+    return message if where in message else f"{where}: {message}"
+
+
+def closed(report: Report) -> str:
+    """A sentence on the layers whose gradient is 0 since a zero-initialised parameter closes their branch; empty where there is none."""
+    layers = [layer for layer in report.layers if layer.closed_by]
+    if not layers:
+        return ""
+    names = listed(folding.pattern(dict.fromkeys(layer.closed_by for layer in layers)), 2)
+    return f"{plural(len(layers), 'layer')} with a gradient of 0: closed by a zero-initialised parameter ({names})"
+
+
+def verdict(report: Report) -> str:
+    """`severity 13.3 decades`, or the number of findings where severity is 0."""
+    if report.severity:
+        return f"severity {number(report.severity, 3)} decades"
+    return "severity 0"
+
+
+def plural(number_of: int, noun: str) -> str:
+    """`1 skip`, `54 skips`."""
+    return f"{number_of} {noun}" + ("" if number_of == 1 else "s")
+
+
+def _distance(gain: float | None) -> float:
+    """How far a gain is from 1, in decades; -1 where it is not defined, so that anything defined stands out more."""
+    if gain == 0:
+        return 400.0
+    log = decades(gain)
+    return -1.0 if log is None else abs(log)
+
+
+def _parameters(report: Report) -> list[Parameter]:
+    return list({p.name: p for layer in report.layers for p in layer.parameters}.values())
+
+
+def _named(pairs: Iterable[tuple[str, str]]) -> str:
+    """`a, b (reason); c (other reason)`: names folded, reasons counted once, the first few of each."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in pairs:
+        by_reason.setdefault(clean(reason), []).append(name)
+    parts = [f"{listed(folding.pattern(names))} ({reason})" for reason, names in list(by_reason.items())[:MANY]]
+    return "; ".join(parts) + (f"; and {len(by_reason) - MANY} more reasons" if len(by_reason) > MANY else "")
+
+
+def listed(names: Sequence[str], most: int = MANY) -> str:
+    """The first few of `names`, and how many more there are."""
+    shown = ", ".join(clean(n) or "(the model itself)" for n in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,199 @@
+"""The tables of the terminal report: highways, skips, layers. Folds repeated blocks and gives the reason of every dash."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from rich.text import Text
+
+from gradflow.records import Highway, Layer, Location, Report, Skip
+from gradflow.render import folding
+from gradflow.render.columns import Column, lay_out, wrap
+from gradflow.render.names import clean, link, place
+from gradflow.render.numbers import UNDEFINED, decades, percent, span
+from gradflow.render.summary import alarms, closed
+
+MOST_ROWS = 30
+Member = TypeVar("Member", Layer, Skip, Highway)
+Ranges = Callable[[Sequence[float | None]], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How the tables are shown: width in cells, whether rows are folded, whether locations are links."""
+
+    width: int
+    unfold: bool
+    links: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows(Generic[Member]):
+    """Folded rows of one table, and the fields that it has shown."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[Member]]
+    shown: dict[str, str] = field(default_factory=dict)
+
+    def dashes(self, dropped: Sequence[str]) -> list[str]:
+        """The reasons of every dash in the columns that were not dropped."""
+        shown = {header: name for header, name in self.shown.items() if header not in dropped}
+        return _reasons([m.undefined for row in self.rows for m in row], shown)
+
+    def numbers(self, header: str, name: str, rank: int, show: Ranges = span) -> Column:
+        self.shown[header] = name
+        return Column(header=header, cells=[show([getattr(m, name) for m in row]) for row in self.rows], rank=rank)
+
+    def words(self, header: str, rank: int, words: Callable[[Member], str], floor: int = 8) -> Column:
+        cells = [", ".join(dict.fromkeys(clean(words(m)) for m in row)) for row in self.rows]
+        return Column(header=header, cells=cells, rank=rank, right=False, floor=floor)
+
+    def title(self, header: str, colors: Sequence[str]) -> Column:
+        names = [clean(n) or "(the model itself)" for n in self.names]
+        return Column(header=header, cells=names, rank=0, right=False, floor=36, styles=colors)
+
+    def locations(self, rank: int, links: bool, of: Callable[[Member], Location | None]) -> Column:
+        firsts = [of(row[0]) for row in self.rows]
+        cells = [place(first) + (" …" if len({of(m) for m in row}) > 1 else "") for first, row in zip(firsts, self.rows, strict=True)]
+        return Column(header="location", cells=cells, rank=rank, right=False, floor=18, tail=True, links=[link(x) for x in firsts] if links else ())
+
+
+def highways(report: Report, view: View) -> list[Text]:
+    """One row per highway: how many skips, what it carries, and what ∏λ would have said."""
+    if not report.highways:
+        return []
+    table = _Rows(names=[h.name for h in report.highways], rows=[(h,) for h in report.highways])
+    alarm = _alarms(report)
+    columns = [
+        table.title("highway", [alarm([h.name]) for h in report.highways]),
+        Column(header="skips", cells=[str(len(h.skips)) for h in report.highways], rank=2),
+        table.numbers("gain", "gain", 1, _brief),
+        table.numbers("∏λ", "product_of_lambdas", 3),
+        table.numbers("total gain", "total_gain", 4),
+        table.words("trunk", 5, lambda h: ", ".join(h.trunk_ops) or "nothing"),
+    ]
+    note = "gain: measured with every branch cut; ∏λ is not it where the trunk has more than sums"
+    return _table(f"Highways  {len(report.highways)}", columns, table.dashes, view, [note])
+
+
+def skips(report: Report, view: View) -> list[Text]:
+    """One row per skip, or per run of like skips, nearest the input first."""
+    if not report.skips:
+        return [_heading("Skips  none"), *wrap(Text("No skip connection was found: the gradient has no way around any layer."), view.width, 2)]
+    items = [folding.Item(name=s.id, key=(s.kind, s.calls, s.form), near=(s.lam, s.gain), drift=(s.branch_gain, s.highway_gain)) for s in report.skips]
+    table, hidden = _folded(report, report.skips, items, lambda s: s.id, view)
+    alarm = _alarms(report)
+    columns = [
+        table.title("skip", [alarm(n for m in row for n in (m.id, m.name)) for row in table.rows]),
+        table.words("kind", 1, lambda s: s.kind),
+        table.numbers("λ", "lam", 2),
+        *_interval(table),
+        *([table.numbers("λ full", "lam_full", 7)] if any(s.lam_full is not None and s.lam_full != s.lam for s in report.skips) else []),
+        table.numbers("misfit", "misfit", 7, _brief),
+        table.numbers("gain", "gain", 3, _brief),
+        table.numbers("branch", "branch_gain", 5, _brief),
+        table.numbers("cos", "cos_skip_branch", 6, _brief),
+        table.numbers("highway", "highway_gain", 4, _brief),
+        *([table.numbers("calls", "calls", 7)] if any(s.calls > 1 for s in report.skips) else []),
+        table.locations(8, view.links, lambda s: s.location),
+    ]
+    return _table(_count("Skips", report.skips, table.rows), columns, table.dashes, view, hidden)
+
+
+def layers(report: Report, view: View) -> list[Text]:
+    """One row per layer, or per run of like layers, nearest the input first."""
+    if not report.layers:
+        return [_heading("Layers  none")]
+    items = [folding.Item(name=x.name, key=(x.type, x.calls, bool(x.closed_by)), drift=(x.gain,), near=(x.zero_fraction,)) for x in report.layers]
+    table, hidden = _folded(report, report.layers, items, lambda x: x.name, view)
+    alarm = _alarms(report)
+    columns = [
+        table.title("layer", [alarm(n for m in row for n in (m.name, *(p.name for p in m.parameters))) for row in table.rows]),
+        table.words("type", 2, lambda x: x.type, floor=12),
+        table.numbers("gain", "gain", 1, _brief),
+        table.numbers("grad norm", "grad_norm", 4, _brief),
+        table.numbers("zero", "zero_fraction", 3, percent),
+        table.numbers("non-finite", "nonfinite", 6 if not any(x.nonfinite for x in report.layers) else 1),
+        table.numbers("fp16 underflow", "fp16_underflow", 7, percent),
+        *([table.numbers("calls", "calls", 5)] if any(x.calls > 1 for x in report.layers) else []),
+        table.locations(8, view.links, lambda x: x.location),
+    ]
+    return _table(_count("Layers", report.layers, table.rows), columns, table.dashes, view, [*hidden, *filter(None, [closed(report)])])
+
+
+def _folded(
+    report: Report, members: Sequence[Member], items: Sequence[folding.Item], name: Callable[[Member], str], view: View
+) -> tuple[_Rows[Member], list[str]]:
+    """The rows to show, and a line on those that are not: of too many rows those stay that have a finding or a gain far from 1."""
+    groups = [folding.Group(name=name(m), members=(i,)) for i, m in enumerate(members)] if view.unfold else folding.fold(items)
+    hidden: list[str] = []
+    if not view.unfold and len(groups) > MOST_ROWS:
+        alarmed = {f.where for f in alarms(report)}
+        order = sorted(groups, key=lambda g: (not any(name(members[i]) in alarmed for i in g.members), -_distance(members[i].gain for i in g.members)))
+        kept = {g.members for g in order[:MOST_ROWS]}
+        hidden = [f"{len(groups) - MOST_ROWS} more rows, all nearer to gain 1 or with fewer findings: --all shows every row"]
+        groups = [g for g in groups if g.members in kept]
+    return _Rows(names=[g.name for g in groups], rows=[tuple(members[i] for i in g.members) for g in groups]), hidden
+
+
+def _distance(gains: Iterable[float | None]) -> float:
+    return max((400.0 if g == 0 else abs(decades(g) or 0.0) for g in gains), default=0.0)
+
+
+def _alarms(report: Report) -> Callable[[Iterable[str]], str]:
+    """From names to a style: that of the worst finding on any of them."""
+    errors = {f.where for f in report.findings if f.severity == "error"}
+    warnings = {f.where for f in report.findings if f.severity == "warning"}
+
+    def style(names: Iterable[str]) -> str:
+        known = set(names)
+        return "red" if known & errors else "yellow" if known & warnings else ""
+
+    return style
+
+
+def _count(title: str, members: Sequence[object], rows: Sequence[object]) -> str:
+    shown = f" in {len(rows)} rows (--all unfolds them)" if len(rows) < len(members) else ""
+    return f"{title}  {len(members)}{shown}"
+
+
+def _heading(title: str) -> Text:
+    return Text(title, style="bold underline")
+
+
+def _table(title: str, columns: Sequence[Column], dashes: Callable[[Sequence[str]], list[str]], view: View, notes: Sequence[str]) -> list[Text]:
+    """Heading, table, and notes on what is undefined, dropped or cut."""
+    lines, dropped = lay_out(columns, view.width - 2)
+    notes = [*notes, *dashes(dropped)]
+    if dropped:
+        notes = [*notes, f"not shown at this width: {', '.join(dropped)}"]
+    out = [_heading(title), *(Text("  ") + line for line in lines)]
+    for note in notes:
+        out += wrap(Text(note, style="dim"), view.width, 2)
+    return out
+
+
+def _reasons(undefined: Sequence[Mapping[str, str]], shown: Mapping[str, str]) -> list[str]:
+    """One line per reason of a dash that is shown: `– no gradient reached the join: λ (3), gain (1)`."""
+    times = Counter((clean(of[name]), header) for header, name in shown.items() for of in undefined if name in of)
+    by_reason: dict[str, list[str]] = {}
+    for (reason, header), n in times.items():
+        by_reason.setdefault(reason, []).append(f"{header} ({n})")
+    return [f"{UNDEFINED} {reason}: {', '.join(headers)}" for reason, headers in by_reason.items()]
+
+
+def _brief(values: Sequence[float | None]) -> str:
+    """A range with 3 digits, one number with 4."""
+    text = span(values)
+    return text if len(text) <= 8 else span(values, 3)
+
+
+def _interval(table: _Rows[Skip]) -> list[Column]:
+    """The bootstrap interval of λ, where any skip's is wider than what λ itself prints."""
+    if all(s.lam_low is None or s.lam_high is None or s.lam_high - s.lam_low <= 1e-6 for row in table.rows for s in row):
+        return []
+    cells = [span([v for s in row for v in (s.lam_low, s.lam_high)], 3) for row in table.rows]
+    return [Column(header="95 %", cells=cells, rank=7)]

@@ -1,0 +1,132 @@
+"""An fx graph as arrays: who feeds whom, what weighs, what is data. Touches no tensor.
+
+Indices follow the graph's own order, which is topological, so every search walks back by descending index.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from torch import fx
+
+from gradflow.operators import Role, role
+
+Edge = tuple[int, int]  # (consumer, argument number)
+
+
+class Flow:
+    """The data flow of a lifted graph.
+
+    Attributes:
+        nodes: the graph's nodes in order.
+        sources: for each node its data operands as (argument number, node); parameter-only operands are left out.
+        consumers: for each node the edges that leave it.
+        role: for each node its operator's role, with WEIGHTED only where an operand is a parameter.
+        weight: 1 for a weighted layer, else 0.
+        holds_parameter: whether an operand of the node is made of parameters alone.
+    """
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.nodes: list[fx.Node] = list(graph.nodes)
+        self.index = {node: i for i, node in enumerate(self.nodes)}
+        self.sources: list[list[tuple[int, int]]] = []
+        self.consumers: list[list[Edge]] = [[] for _ in self.nodes]
+        self.role: list[Role] = []
+        self.weight: list[int] = []
+        self.holds_parameter: list[bool] = []
+        self._made_of_parameters = [False] * len(self.nodes)
+        for i, node in enumerate(self.nodes):
+            self._add(i, node)
+
+    def _add(self, i: int, node: fx.Node) -> None:
+        operands = list(_operands(node))
+        data, parameter = bool(node.meta.get("data", False)), False
+        sources = []
+        for position, operand in operands:
+            j = self.index[operand]
+            self.consumers[j].append((i, position))
+            if self.nodes[j].meta.get("data", False):
+                sources.append((position, j))
+            elif self._made_of_parameters[j]:
+                parameter = True
+        self.sources.append(sources)
+        self._made_of_parameters[i] = not data and (bool(node.meta.get("parameter")) or parameter)
+        self.holds_parameter.append(data and parameter)
+        self.role.append(self._role_of(node, len(sources), data and parameter))
+        weighs = self.role[i] in (Role.WEIGHTED, Role.FUSED_ADD, Role.OPAQUE) and data and parameter
+        self.weight.append(int(weighs))
+
+    @staticmethod
+    def _role_of(node: fx.Node, operands: int, parameter: bool) -> Role:
+        if node.op != "call_function":
+            return Role.OPAQUE
+        if node.meta.get("mask"):
+            return Role.DROPOUT
+        found = Role.LAYOUT if name_of(node) == "getitem" else role(name_of(node))
+        if found is Role.WEIGHTED and not parameter:
+            return Role.POOL if operands == 1 else Role.OPAQUE
+        if found is Role.OPAQUE and operands == 1 and not parameter and _keeps_shape(node):
+            return Role.ACTIVATION
+        if found is Role.MULTIPLY or found is Role.DIVIDE:
+            return Role.SCALE if operands == 1 else found
+        return found
+
+    def name(self, i: int) -> str:
+        return name_of(self.nodes[i])
+
+    def heaviest(self, fork: int, region: Iterable[int]) -> dict[int, tuple[int, bool]]:
+        """For each node of `region` that `fork` reaches inside it: weighted layers on the heaviest path, and whether a path holds a parameter."""
+        reach = {fork: (0, False)}
+        for i in sorted(i for i in region if i > fork):
+            found = [reach[j] for _, j in self.sources[i] if j in reach]
+            if found:
+                reach[i] = (max(w for w, _ in found) + self.weight[i], self.holds_parameter[i] or any(p for _, p in found))
+        return reach
+
+
+class Ancestors:
+    """The data ancestors of some nodes, expanded only as far back as asked."""
+
+    def __init__(self, flow: Flow, roots: Iterable[int]) -> None:
+        self._flow = flow
+        self.seen: set[int] = set(roots)
+        self._heap = [-i for i in self.seen]
+        heapq.heapify(self._heap)
+
+    def reach(self, i: int) -> bool:
+        """Whether `i` is one of the roots or their ancestors."""
+        while self._heap and -self._heap[0] > i:
+            for _, j in self._flow.sources[-heapq.heappop(self._heap)]:
+                if j not in self.seen:
+                    self.seen.add(j)
+                    heapq.heappush(self._heap, -j)
+        return i in self.seen
+
+    def descending(self) -> Iterator[int]:
+        """The nodes from the latest to the earliest; expanding as it goes."""
+        while self._heap:
+            i = -self._heap[0]
+            self.reach(i - 1)
+            yield i
+
+
+def name_of(node: fx.Node) -> str:
+    """The operator's name without ATen's underscores."""
+    target = node.target
+    return (target if isinstance(target, str) else getattr(target, "__name__", str(target))).strip("_")
+
+
+def _operands(node: fx.Node) -> Iterator[tuple[int, fx.Node]]:
+    arguments = node.args[0] if node.op == "output" else node.args
+    for position, operand in enumerate(arguments if isinstance(arguments, tuple) else ()):
+        if isinstance(operand, fx.Node):
+            yield position, operand
+
+
+_BLOCKED = {"softmax", "log_softmax", "cumsum", "cumprod", "sort", "topk", "logsumexp", "index", "gather", "scatter", "fft_r2c", "fft_c2r", "fft_c2c", "copy_slices"}
+
+
+def _keeps_shape(node: fx.Node) -> bool:
+    source = next((a for a in node.args if isinstance(a, fx.Node) and a.meta.get("data")), None)
+    return source is not None and source.meta.get("shape") == node.meta.get("shape") and name_of(node) not in _BLOCKED

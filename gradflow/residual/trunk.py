@@ -1,0 +1,72 @@
+"""Skips -> highways: each skip is linked to the one before it by the trunk between them. Touches no tensor."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from gradflow.residual.flow import Ancestors, Flow, name_of
+from gradflow.residual.paths import HighwayPath, SkipPath, Stretch
+from gradflow.residual.search import stretch
+
+
+def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
+    """Chains of additive skips, each followed back from its last join; longest chains first, then nearest the input.
+
+    A skip's predecessor is the latest join that its fork is computed from. Where several skips have the same predecessor, the chain goes on along the one
+    whose trunk is lightest and shortest, and the others begin highways of their own. Concatenations and detached skips carry no highway.
+    """
+    flow = Flow(graph)
+    carrying = [s for s in skips if s.form == "add" and s.kind != "detached"]
+    main: dict[fx.Node, SkipPath] = {}
+    for skip in carrying:
+        if skip.join not in main or flow.index[skip.fork] > flow.index[main[skip.join].fork]:
+            main[skip.join] = skip
+    joins = {flow.index[join] for join in main}
+    trunks = {i: _trunk(flow, skip, joins) for i, skip in enumerate(carrying)}
+    following = _following(flow, carrying, trunks, main)
+    chained = {id(s) for s in following.values()}
+    chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
+    by_skip = {id(s): trunks[i] for i, s in enumerate(carrying)}
+    highways = [_highway(chain, by_skip) for chain in chains]
+    return tuple(sorted(highways, key=lambda h: (-len(h.skips), flow.index[h.skips[-1].fork])))
+
+
+def _trunk(flow: Flow, skip: SkipPath, joins: set[int]) -> Stretch | None:
+    """The stretch from the skip's fork back to the latest join before it."""
+    fork = flow.index[skip.fork]
+    if fork in joins:
+        return Stretch(top=skip.fork, bottom=skip.fork, edges=())
+    ancestors = Ancestors(flow, [fork])
+    for i in ancestors.descending():
+        if i in joins:
+            return stretch(flow, fork, i, ancestors.seen)
+    return None
+
+
+def _following(
+    flow: Flow, carrying: list[SkipPath], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath]
+) -> dict[int, SkipPath]:
+    """id of a skip -> the skip whose trunk leads back to its join."""
+    best: dict[int, tuple[tuple[int, int, int], SkipPath]] = {}
+    for i, skip in enumerate(carrying):
+        trunk = trunks[i]
+        if trunk is None:
+            continue
+        before = id(main[trunk.bottom])
+        cost = (sum(flow.weight[flow.index[n]] for n, _ in trunk.edges), len(trunk.edges), flow.index[skip.join])
+        if before not in best or cost < best[before][0]:
+            best[before] = (cost, skip)
+    return {before: skip for before, (_, skip) in best.items()}
+
+
+def _chain(skip: SkipPath, following: dict[int, SkipPath]) -> list[SkipPath]:
+    chain = [skip]
+    while id(chain[-1]) in following:
+        chain.append(following[id(chain[-1])])
+    return chain[::-1]
+
+
+def _highway(chain: list[SkipPath], trunks: dict[int, Stretch | None]) -> HighwayPath:
+    linking = [t for s in chain[:-1] if (t := trunks[id(s)]) is not None]
+    ops = dict.fromkeys(name_of(n) for t in reversed(linking) for n, _ in reversed(t.edges) if name_of(n) != "getitem")
+    return HighwayPath(skips=tuple(chain), trunks=tuple(linking), trunk_ops=tuple(ops))

@@ -1,0 +1,97 @@
+"""Each rule once. Limits are relative to the model's own output gradient; REFERENCES for what other tools use stand in docs/rules.md."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gradflow.records import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        code, name: as printed, e.g. GF101 vanishing-gradient.
+        warning, error: the measured value beyond which it is a finding of that severity; None where it never is one.
+        below: whether values below the limits break the rule, or values above.
+        why: what the finding means for training.
+        fix: the next step.
+    """
+
+    code: str
+    name: str
+    warning: float | None = None
+    error: float | None = None
+    below: bool = False
+    why: str
+    fix: str
+
+    def severity(self, value: float, allowance: float = 0.0) -> tuple[Severity, float] | None:
+        """The severity of a value and the limit it broke; `allowance` widens the limits by that many decades."""
+        factor = 10.0 ** (-allowance if self.below else allowance)
+        limits: tuple[tuple[Severity, float | None], ...] = (("error", self.error), ("warning", self.warning))
+        for severity, limit in limits:
+            if limit is not None and (value < limit * factor if self.below else value > limit * factor):
+                return severity, limit * factor
+        return None
+
+    def decades(self, value: float, allowance: float = 0.0) -> float:
+        """How far a value lies beyond the first limit, in powers of ten; an exact 0 counts as float32's smallest number."""
+        first = self.warning if self.warning is not None else self.error
+        if first is None:
+            return 0.0
+        distance = math.log10(first / max(value, 1.4e-45)) if self.below else math.log10(max(value, 1.4e-45) / first)
+        return max(0.0, distance - allowance)
+
+
+_TABLE = (
+    Rule(
+        code="GF101", name="vanishing-gradient", warning=1e-3, error=1e-6, below=True,
+        why="The layer receives next to nothing of the gradient that leaves the loss, so it does not learn.",
+        fix="Use a non-saturating activation, an initialisation of gain 1, a normalisation, or a skip connection around the layers after it.",
+    ),
+    Rule(
+        code="GF102", name="exploding-gradient", warning=1e3, error=1e6,
+        why="The gradient grows on its way to the layer: one step overshoots, and clipping would starve every other layer.",
+        fix="Lower the initialisation gain, normalise, or scale the residual branches by 1/sqrt(number of blocks).",
+    ),
+    Rule(
+        code="GF103", name="non-finite-gradient", error=0.0,
+        why="An inf or nan in one gradient turns every weight before it into nan at the first step.",
+        fix="Look for a division, log, sqrt or norm at 0, or an overflow in half precision, in the layer named here: the backward pass meets it first.",
+    ),
+    Rule(
+        code="GF104", name="unreached-parameter", warning=0.0,
+        why="The parameter is trainable and never receives a gradient: it stays as it was initialised.",
+        fix="Use it in the forward pass, let its output reach the loss, or freeze it with requires_grad_(False).",
+    ),
+    Rule(
+        code="GF105", name="closed-branch",
+        why="A zero-initialised scale multiplies the branch by 0: its layers get no gradient in the first step, the scale does, and the branch opens. Healthy.",
+        fix="Nothing to mend.",
+    ),
+    Rule(
+        code="GF201", name="attenuating-skip", warning=0.95, below=True,
+        why="The skip passes on less than it receives; over many blocks the loss compounds exponentially.",
+        fix="Make the skip an identity (λ = 1): remove the factor or the gate on the shortcut, or scale the branch instead.",
+    ),
+    Rule(
+        code="GF202", name="amplifying-skip", warning=1.05,
+        why="The skip passes on more than it receives; over many blocks the gain compounds exponentially.",
+        fix="Make the skip an identity (λ = 1), or follow the sum with a normalisation as DeepNorm does.",
+    ),
+    Rule(
+        code="GF206", name="starved-highway", warning=1e-3, error=1e-6, below=True,
+        why="With the branches cut, next to nothing gets through the skips: what reaches the early layers went through every branch.",
+        fix="Set λ = 1 on the skips named here, and keep activations and norms off the trunk between the sums.",
+    ),
+    Rule(
+        code="GF207", name="exploding-highway", warning=1e3, error=1e6,
+        why="With the branches cut, the skips alone amplify the gradient out of bounds.",
+        fix="Set λ = 1 on the skips named here, or normalise after the sum.",
+    ),
+)  # fmt: skip
+
+RULES = {rule.code: rule for rule in _TABLE}

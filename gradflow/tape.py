@@ -1,0 +1,220 @@
+"""The forward pass, told in torch.fx. The autograd tape is the truth: every node and edge of the graph is read off it, nothing is traced.
+
+`Recorder` watches one forward and notes what the tape itself forgets: which module call and which line of the user's source made each node, and where
+tensors left the tape. `lift` then writes the tape as a `torch.fx.Graph`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from gradflow import aten
+from gradflow.recorder import Origin, Recorder
+from gradflow.records import Location
+
+Grad = Any  # torch.autograd.graph.Node: C++ nodes carry `_saved_*` attributes that no stub knows
+Value = tuple[Grad, int]  # one output of a node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tape:
+    """A lifted tape.
+
+    Attributes:
+        graph: placeholders are the model's inputs, get_attr nodes its parameters, each other node the operator that one autograd node is the backward of.
+            The first `len(next_functions)` arguments of a node are its edges, in the order of `next_functions`.
+        values: the autograd node and output number behind each fx node (inputs that are not on the tape have none).
+        nodes: fx node of each autograd value.
+        operators: the autograd node behind each fx node that calls an operator (`getitem` excepted: it picks an output of the one before it).
+    """
+
+    graph: fx.Graph
+    values: Mapping[fx.Node, Value]
+    nodes: Mapping[Value, fx.Node]
+    operators: Mapping[fx.Node, Grad]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaves:
+    """What the walk ends at.
+
+    Attributes:
+        inputs: name, tensor of every input; a differentiable one is the clone that was handed to the model.
+        parameters: name of each parameter.
+    """
+
+    inputs: tuple[tuple[str, torch.Tensor], ...]
+    parameters: Mapping[torch.Tensor, str]
+
+
+def value_of(tensor: torch.Tensor) -> Value | None:
+    """The tape's value behind a tensor, or None when it is not on the tape."""
+    if tensor.grad_fn is not None:
+        return tensor.grad_fn, tensor.output_nr
+    return (torch.autograd.graph.get_gradient_edge(tensor).node, 0) if tensor.requires_grad else None
+
+
+def lift(roots: Iterable[torch.Tensor], leaves: Leaves, recorder: Recorder) -> Tape:
+    """The tape behind `roots` as an fx graph, in execution order; its output node returns the roots."""
+    lifting = _Lifting(leaves=leaves, recorder=recorder)
+    tops = [v for v in map(value_of, roots) if v is not None]
+    lifting.write_inputs()
+    lifting.write_operators(_discover([node for node, _ in tops], lifting.is_leaf))
+    lifting.graph.output(tuple(lifting.value(v) for v in tops))
+    operators = {fx_node: node for node, fx_node in lifting.whole.items()}
+    return Tape(graph=lifting.graph, values=lifting.values, nodes=lifting.nodes, operators=operators)
+
+
+def _discover(tops: list[Grad], is_leaf: Callable[[Grad], bool]) -> dict[Grad, tuple[tuple[Grad, int], ...]]:
+    """Every operator node behind `tops` with its edges, leaves excluded."""
+    edges: dict[Grad, tuple[tuple[Grad, int], ...]] = {}
+    stack = [node for node in tops if not is_leaf(node)]
+    while stack:
+        node = stack.pop()
+        if node in edges:
+            continue
+        edges[node] = node.next_functions
+        stack.extend(n for n, _ in edges[node] if n is not None and n not in edges and not is_leaf(n))
+    return edges
+
+
+def _in_order(edges: Mapping[Grad, tuple[tuple[Grad, int], ...]]) -> Iterable[Grad]:
+    """The nodes in topological order, ties by sequence number. (Sequence numbers alone misorder nodes that other threads made.)"""
+    consumers: dict[Grad, list[Grad]] = {}
+    waiting: dict[Grad, int] = {}
+    for node, outgoing in edges.items():
+        inputs = {n for n, _ in outgoing if n in edges}
+        waiting[node] = len(inputs)
+        for n in inputs:
+            consumers.setdefault(n, []).append(node)
+    order = {node: (node._sequence_nr(), i) for i, node in enumerate(edges)}
+    ready = [(order[n], n) for n, count in waiting.items() if count == 0]
+    heapq.heapify(ready)
+    while ready:
+        _, node = heapq.heappop(ready)
+        yield node
+        for consumer in consumers.get(node, ()):
+            waiting[consumer] -= 1
+            if waiting[consumer] == 0:
+                heapq.heappush(ready, (order[consumer], consumer))
+
+
+@dataclass(kw_only=True)
+class _Lifting:
+    leaves: Leaves
+    recorder: Recorder
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    values: dict[fx.Node, Value] = field(default_factory=dict)
+    nodes: dict[Value, fx.Node] = field(default_factory=dict)
+    whole: dict[Grad, fx.Node] = field(default_factory=dict)
+    _inputs: dict[str, fx.Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._entry: dict[Grad, str] = {}
+        for name, tensor in self.leaves.inputs:
+            value = value_of(tensor)
+            if value is not None:
+                self._entry[value[0]] = name
+
+    def is_leaf(self, node: Grad) -> bool:
+        return node in self._entry or not node.next_functions and hasattr(node, "variable")
+
+    def write_inputs(self) -> None:
+        for name, tensor in self.leaves.inputs:
+            fx_node = self.graph.placeholder(name.replace(".", "_"))
+            fx_node.meta.update(data=True, tracked=value_of(tensor) is not None, shape=tuple(tensor.shape), dtype=tensor.dtype, input=name)
+            self._inputs[name] = fx_node
+            value = value_of(tensor)
+            if value is not None:
+                self._bind(fx_node, value)
+
+    def write_operators(self, edges: Mapping[Grad, tuple[tuple[Grad, int], ...]]) -> None:
+        used: dict[Grad, set[int]] = {}
+        for outgoing in edges.values():
+            for node, nr in outgoing:
+                used.setdefault(node, set()).add(nr)
+        for node in _in_order(edges):
+            self._write(node, edges[node], used.get(node, {0}))
+
+    def value(self, value: Value) -> fx.Node:
+        """The fx node of a value; parameters and outputs of many-valued nodes are written when first asked for."""
+        if value not in self.nodes:
+            node, nr = value
+            self._bind(self._parameter(node) if node not in self.whole else self._item(node, nr), value)
+        return self.nodes[value]
+
+    def _bind(self, fx_node: fx.Node, value: Value) -> None:
+        fx_node.meta["value"] = value
+        self.values[fx_node] = value
+        self.nodes[value] = fx_node
+
+    def _parameter(self, node: Grad) -> fx.Node:
+        variable = getattr(node, "variable", None)
+        name = self.leaves.parameters.get(variable, "") if variable is not None else ""
+        fx_node = self.graph.create_node("get_attr", name or "untracked_leaf", name=(name or "leaf").replace(".", "_"))
+        meta = node._input_metadata[0]
+        fx_node.meta.update(data=False, parameter=name, shape=tuple(meta.shape), dtype=meta.dtype)
+        return fx_node
+
+    def _item(self, node: Grad, nr: int) -> fx.Node:
+        whole = self.whole[node]
+        fx_node = self.graph.call_function(aten.getitem, (whole, nr))
+        fx_node.meta.update(whole.meta)
+        _set_shape(fx_node, node, nr)
+        return fx_node
+
+    def _write(self, node: Grad, edges: tuple[tuple[Grad, int], ...], used: set[int]) -> None:
+        sequence = node._sequence_nr()
+        call = self.recorder.call_at(sequence)
+        inputs = [None if n is None else self.value((n, nr)) for n, nr in edges]
+        operands = [aten.constant(node, i) if v is None else v for i, v in enumerate(inputs)]
+        origins = call.origins if call else ()
+        data = any(v is not None and v.meta["data"] for v in inputs)
+        target = aten.operator(node.name())
+        if not data and aten.takes_untracked(target, inputs):
+            sides = [self._inputs[o.name] for o in origins if o.name in self._inputs]
+            operands, data = [*operands, *sides], bool(origins)
+        fx_node = self.graph.call_function(target, tuple(operands), aten.keywords(node))
+        self.whole[node] = fx_node
+        fx_node.meta.update(
+            data=data, seq=sequence, nn_module_stack=self.recorder.stack_at(sequence), call=self.recorder.calls_at(sequence), fn=call.name if call else ""
+        )
+        location = call.location if call else None
+        if location:
+            fx_node.meta.update(location=location, stack_trace=f'  File "{location.file}", line {location.line}')
+        fx_node.meta["mask"] = aten.is_mask(node, inputs, call.name if call else "")
+        fx_node.meta["cut"] = self._cuts(inputs, origins)
+        _set_shape(fx_node, node, 0)
+        if used <= {0}:
+            self._bind(fx_node, (node, 0))
+
+    def _cuts(self, inputs: list[fx.Node | None], origins: tuple[Origin, ...]) -> tuple[tuple[fx.Node, Location | None, tuple[str, ...]], ...]:
+        """Values that an operand without an edge was computed from, off the tape: (source, line of the cut, operators since)."""
+        if None not in inputs:
+            return ()
+        sources = ((o.source, o) for o in origins if o.source is not None and o.cut)
+        return tuple((self.nodes[v], o.location, o.ops) for v, o in sources if v in self.nodes)
+
+
+def _set_shape(fx_node: fx.Node, node: Grad, nr: int) -> None:
+    metadata = node._input_metadata
+    if nr < len(metadata):
+        fx_node.meta.update(shape=tuple(metadata[nr].shape), dtype=metadata[nr].dtype)
+    else:
+        fx_node.meta.update(shape=(), dtype=None)
+
+
+def consumers(tape: Tape) -> dict[fx.Node, list[tuple[fx.Node, int]]]:
+    """Edges into each value: (consumer, argument number), autograd edges only."""
+    into: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
+    for fx_node in tape.graph.nodes:
+        for position, operand in enumerate(cast(tuple[object, ...], fx_node.args)):
+            if isinstance(operand, fx.Node):
+                into.setdefault(operand, []).append((fx_node, position))
+    return into
