@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from operator import getitem
 from typing import Any
 
 import torch
 from torch import fx
 
-__all__ = ["constant", "getitem", "is_mask", "keywords", "operator", "takes_untracked"]
+__all__ = ["constant", "drops_everything", "getitem", "is_mask", "keywords", "operator", "takes_untracked"]
 
 _STAND_INS = {"CopySlices": "copy_slices", "CopyBackwards": "_to_copy", "torch::autograd::CopyBackwards": "_to_copy"}
 _LOOK_UPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "index", "index_select", "gather"})
 
 
-@lru_cache(maxsize=None)
+@cache
 def operator(name: str) -> Callable[..., Any]:
     """`torch.ops.aten.add` for "AddBackward0"; a stand-in of the same name where ATen has no such operator."""
     snake = _STAND_INS.get(name) or _snake(re.sub(r"Backwards?\d*$", "", name.rsplit("::", 1)[-1]))
@@ -66,6 +66,14 @@ def _saved(node: Any, name: str) -> object:
 def takes_untracked(target: Callable[..., Any], inputs: Sequence[fx.Node | None]) -> bool:
     """Whether an operator of parameters alone can still carry data: it looks rows up, or has an operand that is not on the tape."""
     return None in inputs or getattr(target, "__name__", "") in _LOOK_UPS
+
+
+def drops_everything(node: Any, inputs: Sequence[fx.Node | None]) -> bool:
+    """Whether a per-sample mask (stochastic depth) is 0 for every sample of this batch. Reads the mask's few numbers from the device."""
+    if len(inputs) != 2 or None not in inputs:
+        return False
+    mask = _saved(node, "_saved_other" if inputs[1] is None else "_saved_self")
+    return isinstance(mask, torch.Tensor) and mask.numel() == mask.shape[:1].numel() and not bool(mask.any())
 
 
 def is_mask(node: Any, inputs: Sequence[fx.Node | None], function: str) -> bool:

@@ -33,6 +33,7 @@ def loads(cls: type[Record], text: str) -> Record:
 
 
 def to_plain(value: object) -> Json:
+    """`value` as what JSON can hold: dataclasses as objects, sequences as lists."""
     if dataclasses.is_dataclass(value):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

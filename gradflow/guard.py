@@ -52,7 +52,7 @@ def undisturbed(model: nn.Module) -> Iterator[ParameterKeeper]:
 @contextmanager
 def _random_states() -> Iterator[None]:
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -117,7 +117,7 @@ def _gradients(model: nn.Module) -> Iterator[None]:
     for parameter, _ in grads:
         parameter.grad = None
     for parameter, _ in muted:
-        parameter._post_accumulate_grad_hooks = None
+        parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
     try:
         yield
     finally:

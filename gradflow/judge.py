@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from gradflow.records import Finding, Highway, Layer, Location, Skip, Verdict
@@ -12,13 +12,17 @@ from gradflow.rules import RULES
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
 _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
 _MOST_ALLOWANCE = 3.0  # decades
+_LIVE = 1e-3  # of the gradient at the last join: a skip that carries more is alive
+_RELIEF = 3.0  # decades
 
 
 def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Highway]) -> tuple[Finding, ...]:
     """Every finding, worst first: by severity, then by decades beyond the limit, then nearest the loss."""
-    allowances = fluctuation(layers)
+    allowances = [a + r for a, r in zip(fluctuation(layers), relief(layers, skips), strict=True)]
+    scales = {p.name: p.weight_norm / math.sqrt(math.prod(p.shape)) for layer in layers for p in layer.parameters if p.weight_norm and math.prod(p.shape)}
     found = [
-        *(f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance)),
+        *(f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance, scales)),
+        *_closed_trunk(layers),
         *_nonfinite(layers),
         *(f for layer in layers if (f := _unreached(layer)) is not None),
         *_skips(skips, highways),
@@ -29,7 +33,7 @@ def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Hig
 
 
 def verdict(findings: Iterable[Finding]) -> Verdict:
-    """"sick" with an error, "warnings" with a warning, else "healthy"."""
+    """ "sick" with an error, "warnings" with a warning, else "healthy"."""
     severities = {f.severity for f in findings}
     return "sick" if "error" in severities else "warnings" if "warning" in severities else "healthy"
 
@@ -51,32 +55,61 @@ def fluctuation(layers: Sequence[Layer]) -> tuple[float, ...]:
     return tuple(reversed(allowances))
 
 
-def _layer(layer: Layer, allowance: float) -> list[Finding]:
+def relief(layers: Sequence[Layer], skips: Sequence[Skip]) -> tuple[float, ...]:
+    """For each layer the decades by which a branch may lie below the trunk that bypasses it: attention's queries and keys, SE gates and scaled branches
+    are small by design where a live skip carries the gradient past them; depth shows in the trunk."""
+    live = [(s.fork_depth, s.join_depth) for s in skips if s.gain is not None and (s.highway_gain or s.gain) >= _LIVE]
+    return tuple(_RELIEF if any(fork <= layer.depth < join for fork, join in live) else 0.0 for layer in layers)
+
+
+def _layer(layer: Layer, allowance: float, scales: Mapping[str, float]) -> list[Finding]:
+    """Vanishing and exploding, with the gradient measured against what its branch's own small scale lets through."""
     if layer.gain is None:
         return []
+    scale = scales.get(layer.closed_by, 0.0) if layer.closed_by else 1.0
     if layer.gain == 0 and layer.closed_by:
-        return [_closed(layer)]
+        return [_closed(layer, "0")]
     findings = []
     for rule, verb in ((RULES["GF101"], "vanishes"), (RULES["GF102"], "explodes")):
         broken = rule.severity(layer.gain, allowance)
-        if broken:
-            received = "receives a gradient of exactly 0" if layer.gain == 0 else f"receives {layer.gain:.3g} of the output's gradient norm"
-            findings.append(
-                Finding(
-                    rule=rule.code, severity=broken[0], where=layer.name, value=layer.gain, limit=broken[1], decades=rule.decades(layer.gain, allowance),
-                    message=f"{layer.name} ({layer.type}) {received}: the gradient {verb}.", fix=rule.fix, location=layer.location,
-                )
-            )  # fmt: skip
+        if broken is None:
+            continue
+        if rule.below and scale > 0 and rule.severity(layer.gain / scale, allowance) is None:
+            findings.append(_closed(layer, f"{layer.gain:.3g} of the output's"))
+            continue
+        received = "receives a gradient of exactly 0" if layer.gain == 0 else f"receives {layer.gain:.3g} of the output's gradient norm"
+        findings.append(
+            Finding(
+                rule=rule.code, severity=broken[0], where=layer.name, value=layer.gain, limit=broken[1], decades=rule.decades(layer.gain, allowance),
+                message=f"{layer.name} ({layer.type}) {received}: the gradient {verb}.", fix=rule.fix, location=layer.location,
+            )
+        )  # fmt: skip
     return findings
 
 
-def _closed(layer: Layer) -> Finding:
+def _closed(layer: Layer, received: str) -> Finding:
     rule = RULES["GF105"]
+    by = f"its scale {layer.closed_by}, which starts at or near 0" if layer.closed_by != "stochastic depth" else "stochastic depth, which dropped all samples"
     return Finding(
-        rule=rule.code, severity="info", where=layer.name, value=0.0, limit=None, decades=0.0, fix=rule.fix, location=layer.location,
-        message=f"The branch with {layer.name} is closed by its zero-initialised {layer.closed_by}: a gradient of 0 is expected at the first step.",
+        rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=None, decades=0.0, fix=rule.fix, location=layer.location,
+        message=f"The branch with {layer.name} is closed by {by}: a gradient of {received} is expected here and is no fault.",
         undefined={"limit": "a note has no limit"},
     )  # fmt: skip
+
+
+def _closed_trunk(layers: Sequence[Layer]) -> list[Finding]:
+    """Where the very first layer is closed nothing bypasses the closing parameter: the flow behind it cannot be judged in this state."""
+    measured = [layer for layer in layers if layer.gain is not None]
+    if not measured or not measured[0].closed_by or measured[0].gain != 0:
+        return []
+    rule, closing = RULES["GF106"], measured[0].closed_by
+    return [
+        Finding(
+            rule=rule.code, severity="warning", where=closing, value=0.0, limit=None, decades=0.0, fix=rule.fix, location=measured[0].location,
+            message=f"{closing} is zero and nothing leads around it: every layer before it receives a gradient of 0, and the flow there is unknown.",
+            undefined={"limit": "the rule has none"},
+        )
+    ]  # fmt: skip
 
 
 def _nonfinite(layers: Sequence[Layer]) -> list[Finding]:

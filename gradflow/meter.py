@@ -108,12 +108,12 @@ class Meter:
             at.setdefault(gauge.skip.fork, []).append(gauge)
         for fork, gauges in at.items():
             value = self._tape.values[fork]
-            gauge = ForkGauge(gauges, cotangents.get(value))
+            fork_gauge = ForkGauge(gauges, cotangents.get(value))
             for consumer, position in into[fork]:
                 if consumer in self._tape.operators:
-                    listener = gauge.edge(consumer, position)
+                    listener = fork_gauge.edge(consumer, position)
                     self._posts.setdefault(self._tape.operators[consumer], []).append((position, listener))
-            self._station(value).closes.setdefault(value[1], []).append(gauge.close)
+            self._station(value).closes.setdefault(value[1], []).append(fork_gauge.close)
 
     def __enter__(self) -> Meter:
         for node, station in self._stations.items():
@@ -121,7 +121,7 @@ class Meter:
         for node, listeners in self._posts.items():
             self._handles.append(node.register_hook(_post_hook(listeners)))
         for parameter, name in self._parameters.items():
-            self._handles.append(parameter.register_post_accumulate_grad_hook(self._weigh(name)))
+            self._handles.append(parameter.register_post_accumulate_grad_hook(self._weigh(name)))  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -214,6 +214,12 @@ def _gradient_sums(five: Floats) -> GradientSums:
 
 
 def _skip_sums(sums: dict[str, Floats]) -> SkipSums:
-    required = {k: sums[k] for k in ("gg", "ss", "ff", "tt", "sf", "ledger")}
-    optional = {k: sums.get(k) for k in ("rr", "sr", "full", "hh", "ht")}
-    return SkipSums(**required, **optional, rest=float(sums["rest"].sum()) if "rest" in sums else 0.0)
+    return SkipSums(
+        **{name: sums[name] for name in ("gg", "ss", "ff", "tt", "sf", "ledger")},
+        rr=sums.get("rr"),
+        sr=sums.get("sr"),
+        full=sums.get("full"),
+        hh=sums.get("hh"),
+        ht=sums.get("ht"),
+        rest=float(sums["rest"].sum()) if "rest" in sums else 0.0,
+    )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -89,7 +90,7 @@ def _observe(model: nn.Module, batch: Batch, objective: Objective, settings: Set
         seed_everything(settings.seed)
         forward = _forward(model, batch, objective, settings, keeper, track)
         began = _now()
-        names = {p: n for n, p in model.named_parameters()}
+        names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
         tape = lift(forward.roots.tensors, Leaves(inputs=forward.inputs, parameters=names), forward.recorder)
         skips = find_skips(tape.graph)
         highways = find_highways(tape.graph, skips)
@@ -144,7 +145,7 @@ def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Set
         named.append((name, copy))
         return copy
 
-    args, kwargs = replaced((batch.args, dict(batch.kwargs)), own)  # type: ignore[misc]
+    args, kwargs = cast(tuple[tuple[object, ...], dict[str, object]], replaced((batch.args, dict(batch.kwargs)), own))
     recorder = Recorder(model, keeper.before_write)
     recorder.watch_inputs(iter(named))
     began = _now()
@@ -228,6 +229,6 @@ def _batch_size(inputs: Sequence[tuple[str, Tensor]]) -> int:
 
 
 def _now() -> float:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Role", "role"]
+__all__ = ["GATES", "UPSAMPLING", "Role", "role"]
 
 
 class Role(Enum):
@@ -61,7 +61,10 @@ _ROWS: dict[Role, str] = {
     Role.LERP: "lerp",
 }
 _ROLE = {name: role for role, names in _ROWS.items() for name in names.split()}
-UPSAMPLING = frozenset(name for name in _ROLE if name.startswith("upsample") or name in {"pixel_shuffle", "slow_conv_transpose2d", "cudnn_convolution_transpose"})
+GATES = frozenset({"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softmax", "exp", "erf", "clamp", "rsqrt", "reciprocal"})
+UPSAMPLING = frozenset(
+    name for name in _ROLE if name.startswith("upsample") or name in {"pixel_shuffle", "slow_conv_transpose2d", "cudnn_convolution_transpose"}
+)
 
 
 def role(name: str) -> Role:

@@ -159,9 +159,7 @@ def _environment(model: nn.Module, settings: Settings) -> records.Environment:
     )
 
 
-def _run(
-    model: nn.Module, batch: Batch, objective: Objective, settings: Settings, observation: Observation, notes: Sequence[str]
-) -> records.Run:
+def _run(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, observation: Observation, notes: Sequence[str]) -> records.Run:
     finite = observation.loss_value - observation.loss_value == 0
     said = [*notes, *_tied(model)]
     if not observation.inputs_tracked:

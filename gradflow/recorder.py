@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import CodeType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from gradflow.records import Location
 
-_sequence = torch.autograd._get_sequence_nr
+_sequence = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _SELF = str(Path(__file__).parent) + "/"
 _ZOO = _SELF + "zoo/"
@@ -99,11 +99,11 @@ class Recorder(TorchFunctionMode):
         for module in self._names:
             self._handles.append(module.register_forward_pre_hook(self._enter_module))
             self._handles.append(module.register_forward_hook(self._leave_module))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -245,19 +245,26 @@ def _writes(func: Callable[..., Any], kwargs: dict[str, Any] | None) -> bool:
     return known or (kwargs is not None and kwargs.get("out") is not None)
 
 
-_user_code: dict[CodeType, bool] = {}
+_SKIP, _STOP, _USER = range(3)
+_frame_kinds: dict[CodeType, int] = {}
+
+
+def _frame_kind(code: CodeType) -> int:
+    file = code.co_filename
+    if file == __file__ or file.startswith((_TORCH, "<frozen", "<string>")):
+        return _SKIP
+    return _STOP if file.startswith(_SELF) and not file.startswith(_ZOO) else _USER
 
 
 def _user_location() -> Location | None:
-    """The innermost frame that is neither torch's nor the profiler's."""
-    frame = sys._getframe(1)
+    """The innermost frame that is the user's or the model's; None where torch's own code is called by the profiler itself (a bare nn.Sequential)."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        user = _user_code.get(code)
-        if user is None:
-            file = code.co_filename
-            user = _user_code[code] = file.startswith(_ZOO) or not file.startswith((_TORCH, _SELF, "<frozen"))
-        if user:
-            return Location(file=code.co_filename, line=frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]
+        kind = _frame_kinds.get(code)
+        if kind is None:
+            kind = _frame_kinds[code] = _frame_kind(code)
+        if kind != _SKIP:
+            return Location(file=code.co_filename, line=frame.f_lineno) if kind == _USER else None
+        frame = frame.f_back
     return None

@@ -141,7 +141,8 @@ class Layer(_Measured):
         zero_fraction: share of output-gradient elements that are exactly 0.
         nonfinite: how many of them are inf or nan.
         fp16_underflow: share of the nonzero elements that round to 0 in float16.
-        closed_by: the zero-initialised parameter that multiplies every path from here to the loss, where that is why the gradient is exactly 0; else "".
+        closed_by: what closes every path from here to the loss: the name of a parameter that is zero or, as a LayerScale, small, or "stochastic depth"
+            where it dropped the branch for the whole batch; "" where a path is open.
     """
 
     optional = frozenset({"grad_norm", "grad_rms", "gain", "zero_fraction", "nonfinite", "fp16_underflow"})

@@ -19,11 +19,12 @@ def inner(a: Tensor, b: Tensor, samples: int) -> Tensor:
     Returns:
         [samples], float64, on the tensors' device.
     """
-    a, b = _real(a), _real(b) if b is not a else None
+    a, other = _real(a), None if b is a else _real(b)
     if a.device.type != "cpu":
         left = a.reshape(samples, -1).double()
-        return torch.linalg.vecdot(left, left if b is None else b.reshape(samples, -1).double())
-    flat, other = _flat(a, b, samples)
+        right = left if other is None else other.reshape(samples, -1).double()
+        return (left * right).sum(dim=1)
+    flat, other = _flat(a, other, samples)
     return torch.stack([_dot(flat[i], None if other is None else other[i]) for i in range(samples)])
 
 
@@ -36,7 +37,8 @@ def _real(a: Tensor) -> Tensor:
 
 def _flat(a: Tensor, b: Tensor | None, samples: int) -> tuple[Tensor, Tensor | None]:
     """Both as [samples, -1] in one common element order; a view where the memory is dense with the batch outermost."""
-    order = sorted(range(a.dim()), key=lambda d: (-a.stride(d), d))
+    strides = a.stride()
+    order = sorted(range(a.dim()), key=lambda d: (-strides[d], d))
     if a.dim() and order[0] == 0 and (b is None or a.stride() == b.stride()):
         a, b = a.permute(order), None if b is None else b.permute(order)
     return a.reshape(samples, -1), None if b is None else b.reshape(samples, -1)
@@ -60,7 +62,8 @@ def census(grad: Tensor) -> Tensor:
     wide = grad.double()
     size = wide.abs()
     zeros = (size == 0).sum()
-    parts = (torch.tensor(grad.numel(), device=grad.device), (wide * wide).sum(), zeros, (~wide.isfinite()).sum(), (size <= _FP16_ZERO).sum() - zeros)
+    count = torch.full((), grad.numel(), dtype=torch.float64, device=grad.device)
+    parts = (count, (wide * wide).sum(), zeros, (~wide.isfinite()).sum(), (size <= _FP16_ZERO).sum() - zeros)
     return torch.stack([p.double() for p in parts])
 
 

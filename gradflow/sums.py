@@ -78,7 +78,8 @@ def total(arrays: list[Floats]) -> Floats:
     """Per-sample sums over calls; calls whose sample counts differ are pooled."""
     if len({a.shape for a in arrays}) > 1:
         arrays = [a.sum(keepdims=True) for a in arrays]
-    return np.sum(arrays, axis=0)
+    result: Floats = np.sum(arrays, axis=0)
+    return result
 
 
 def misfit_squared(calls: list[SkipSums], lam: float) -> float:

@@ -123,7 +123,7 @@ class _Lifting:
                 self._entry[value[0]] = name
 
     def is_leaf(self, node: Grad) -> bool:
-        return node in self._entry or not node.next_functions and hasattr(node, "variable")
+        return node in self._entry or (not node.next_functions and hasattr(node, "variable"))
 
     def write_inputs(self) -> None:
         for name, tensor in self.leaves.inputs:
@@ -180,7 +180,7 @@ class _Lifting:
         if not data and aten.takes_untracked(target, inputs):
             sides = [self._inputs[o.name] for o in origins if o.name in self._inputs]
             operands, data = [*operands, *sides], bool(origins)
-        fx_node = self.graph.call_function(target, tuple(operands), aten.keywords(node))
+        fx_node = self.graph.call_function(target, cast(Any, tuple(operands)), cast(Any, aten.keywords(node)))
         self.whole[node] = fx_node
         fx_node.meta.update(
             data=data, seq=sequence, nn_module_stack=self.recorder.stack_at(sequence), call=self.recorder.calls_at(sequence), fn=call.name if call else ""
@@ -189,6 +189,7 @@ class _Lifting:
         if location:
             fx_node.meta.update(location=location, stack_trace=f'  File "{location.file}", line {location.line}')
         fx_node.meta["mask"] = aten.is_mask(node, inputs, call.name if call else "")
+        fx_node.meta["dropped"] = bool(fx_node.meta["mask"]) and aten.drops_everything(node, inputs)
         fx_node.meta["cut"] = self._cuts(inputs, origins)
         _set_shape(fx_node, node, 0)
         if used <= {0}:

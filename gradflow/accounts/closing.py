@@ -1,7 +1,8 @@
-"""Branches closed by a parameter that is zero: why a gradient of exactly 0 can be healthy. Touches no tensor.
+"""Branches closed by a small or zero factor: why a gradient of 0, or next to it, can be healthy. Touches no tensor.
 
-ReZero, SkipInit, Fixup and zero-initialised last norms multiply a branch by 0 at initialisation. Its layers get no gradient, the zero parameter does, and
-after one step the branch is open. A layer is closed when every path from it to the loss is multiplied by such a parameter.
+ReZero, SkipInit, Fixup and zero-initialised last norms multiply a branch by 0 at initialisation, LayerScale by 1e-6. The branch's layers get next to no
+gradient, the factor does, and it opens the branch. Stochastic depth drops a branch for a whole batch. A layer is closed when every path from it to the
+loss is multiplied so.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from gradflow.residual.flow import name_of
 _FACTORS = {"addmm": (1, 2), "baddbmm": (1, 2), "addbmm": (1, 2), "addmv": (1, 2), "mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "linear": (1,)}
 
 
-def closing_parameters(graph: fx.Graph, zero: Set[str]) -> dict[tuple[object, int], str]:
-    """Autograd value -> name of the zero parameter that closes it, for every value whose paths to the loss are all closed.
+STOCHASTIC_DEPTH = "stochastic depth"
+
+
+def closing_parameters(graph: fx.Graph, zero: Set[str], small: Set[str]) -> dict[tuple[object, int], str]:
+    """Autograd value -> name of the parameter that closes it (or STOCHASTIC_DEPTH), for every value whose paths to the loss are all closed.
 
     Args:
         zero: names of the parameters whose every element is 0.
+        small: names of those that all but close a branch when they scale it, elementwise.
     """
-    closes = {node: name for node in graph.nodes if (name := _closed_by(node, zero))}
+    closes = {node: name for node in graph.nodes if (name := _closed_by(node, zero, small))}
     if not closes:
         return {}
     open_nodes: set[fx.Node] = set()
@@ -32,14 +37,16 @@ def closing_parameters(graph: fx.Graph, zero: Set[str]) -> dict[tuple[object, in
         if node.op == "output" or any(u in open_nodes and u not in closes for u in users):
             open_nodes.add(node)
         elif users:
-            name = next((closes.get(u) or nearest.get(u) for u in users if u in closes or u in nearest), None)
-            if name:
-                nearest[node] = name
+            closing = next((closes.get(u) or nearest[u] for u in users if u in closes or u in nearest), "")
+            if closing:
+                nearest[node] = closing
     return {node.meta["value"]: name for node, name in nearest.items() if "value" in node.meta}
 
 
-def _closed_by(node: fx.Node, zero: Set[str]) -> str:
-    """The zero parameter that this node multiplies its data by, or nothing."""
+def _closed_by(node: fx.Node, zero: Set[str], small: Set[str]) -> str:
+    """The factor that this node closes its data with, or nothing."""
+    if node.meta.get("dropped"):
+        return STOCHASTIC_DEPTH
     if node.op != "call_function" or not node.meta.get("data"):
         return ""
     name = name_of(node)
@@ -50,12 +57,13 @@ def _closed_by(node: fx.Node, zero: Set[str]) -> str:
         positions = _FACTORS.get(name, (1,))
     else:
         return ""
-    factors = (_parameter(node.args[p], zero) for p in positions if p < len(node.args))
+    closing = zero | small if kind in (Role.MULTIPLY, Role.NORM) else zero
+    factors = (_parameter(node.args[p], closing) for p in positions if p < len(node.args))
     return next((f for f in factors if f), "")
 
 
 def _parameter(operand: object, zero: Set[str]) -> str:
-    """The zero parameter behind a parameter-only operand (through views and products), or nothing."""
+    """The closing parameter behind a parameter-only operand (through views and products), or nothing."""
     if not isinstance(operand, fx.Node) or operand.meta.get("data"):
         return ""
     if operand.op == "get_attr":
@@ -65,5 +73,3 @@ def _parameter(operand: object, zero: Set[str]) -> str:
     if kind in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.MULTIPLY):
         return next((f for a in operand.args if (f := _parameter(a, zero))), "")
     return ""
-
-

@@ -15,6 +15,7 @@ from gradflow.records import Layer, Location, Parameter
 from gradflow.sums import GradientSums
 from gradflow.tape import Value
 
+SMALL_SCALE = 0.02  # the rms below which an elementwise scale counts as closing its branch: LayerScale's 1e-2 and below
 _GRADIENT_FIELDS = ("grad_norm", "grad_rms", "gain", "zero_fraction", "nonfinite", "fp16_underflow")
 
 
@@ -64,7 +65,9 @@ def account_layers(observation: Observation, model: nn.Module, weights: Mapping[
     """
     rows = layer_rows(observation, model)
     reach = Reach(observation, model)
-    closing = closing_parameters(observation.tape.graph, {name for name, sums in weights.items() if sums.squares == 0})
+    zero = {name for name, sums in weights.items() if sums.squares == 0}
+    small = {name for name, sums in weights.items() if sums.count and sums.norm / math.sqrt(sums.count) <= SMALL_SCALE} - zero
+    closing = closing_parameters(observation.tape.graph, zero, small)
     modules = dict(model.named_modules())
     return tuple(_layer(row, depth, modules[row.name], observation, weights, output, reach, closing) for depth, row in enumerate(rows))
 
@@ -91,9 +94,9 @@ def _layer(
         depth=depth,
         location=row.location,
         output_shape=row.shape,
-        **measured,
-        closed_by=next((closing[v] for v in row.values if v in closing), "") if read and sums.squares == 0 else "",
-        parameters=tuple(_parameter(n, module._parameters[n.removeprefix(prefix)], observation, weights[n], reach) for n in own),
+        **measured,  # type: ignore[arg-type]
+        closed_by=next((closing[v] for v in row.values if v in closing), "") if read else "",
+        parameters=tuple(_parameter(n, module.get_parameter(n.removeprefix(prefix)), observation, weights[n], reach) for n in own),
         undefined=undefined,
     )  # fmt: skip
 
@@ -118,7 +121,9 @@ def _gradient(sums: GradientSums, scale: float, output: GradientSums, unreached:
         value = measured[name]
         if value is None or not math.isfinite(value):
             measured[name] = None
-            undefined[name] = f"{sums.nonfinite} gradient elements are not finite" if sums.nonfinite else "the gradient at the model's output is not a positive number"
+            undefined[name] = (
+                f"{sums.nonfinite} gradient elements are not finite" if sums.nonfinite else "the gradient at the model's output is not a positive number"
+            )
     return measured, undefined
 
 

@@ -146,7 +146,8 @@ def _header(fig: Figure, report: Report, lines: list[Line], renderer: RendererBa
         bbox={"boxstyle": "round,pad=0.3", "facecolor": face, "edgecolor": "none"},
     )  # fmt: skip
     right = badge.get_window_extent(renderer).x1 / fig.bbox.width + 0.02
-    title = f"{short(report.target.model_class, 40)}    {summary.verdict(report)}"
+    found = f" · {summary.plural(len(report.findings), 'finding')}" if report.findings else ""
+    title = f"{short(report.target.model_class, 40)}    {summary.verdict(report)}{found}"
     fig.text(right, y, title, fontsize=13, fontweight="bold", color=INK, va="center", parse_math=False)
     y -= (_BADGE - 20) * point
     for line, size, weight, color in lines:
@@ -158,8 +159,7 @@ def _sentence_of(report: Report) -> str:
     """The worst alarm, or what a healthy report can claim."""
     alarms = summary.alarms(report)
     if alarms:
-        more = f" (and {summary.plural(len(alarms) - 1, 'more finding')})" if len(alarms) > 1 else ""
-        return summary.told(alarms[0]) + more
+        return summary.told(alarms[0])
     if not summary.is_complete(report):
         return "Nothing that was measured is wrong, but not everything was measured."
     zeros = sum(layer.gain == 0 and not layer.closed_by for layer in report.layers)

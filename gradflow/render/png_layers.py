@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 HIGHWAY = "#1b1b1b"
 ALARM = {"error": "#D55E00", "warning": "#E69F00"}
 NAMED = 4
+OTHER = "other stages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,20 +100,22 @@ def rings(axes: Axes, xs: Sequence[float], ys: Sequence[float], color: str, size
 
 
 def _stages(layers: Sequence[Layer]) -> dict[str, str]:
-    """Layer name to stage: the shortest prefix that tells layers apart, the rarest stages under one name."""
+    """Layer name to stage: the shortest prefix that tells layers apart; where there are too many, numbered ones are one, then the rarest are."""
     paths = {layer.name: layer.name.split(".") for layer in layers}
     depth = 1
     while depth < 4 and len({tuple(p[:depth]) for p in paths.values()}) == 1 and len({tuple(p[: depth + 1]) for p in paths.values()}) <= len(PALETTE):
         depth += 1
     stages = {name: ".".join(path[:depth]) for name, path in paths.items()}
+    if len(set(stages.values())) > len(PALETTE):
+        stages = {name: re.sub(r"(?<![^.])\d+(?![^.])", "*", stage) for name, stage in stages.items()}
     common = [stage for stage, _ in Counter(stages.values()).most_common()]
     kept = common if len(common) <= len(PALETTE) else common[: len(PALETTE) - 1]
-    return {name: stage if stage in kept else "other" for name, stage in stages.items()}
+    return {name: stage if stage in kept else OTHER for name, stage in stages.items()}
 
 
 def _points(axes: Axes, layers: Sequence[Layer], stages: dict[str, str]) -> list[tuple[Line2D, str]]:
     names = list(dict.fromkeys(stages.values()))
-    colors = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    colors = {name: PALETTE[i] for i, name in enumerate(n for n in names if n != OTHER)} | {OTHER: GREY}
     points = [(layer, log) for layer in layers if (log := decades(layer.gain)) is not None]
     size = float(np.clip(2400 / max(len(layers), 1), 5, 26))
     axes.plot([layer.depth for layer, _ in points], [log for _, log in points], color=FAINT, linewidth=0.8 if len(layers) < 400 else 0.4, zorder=2)

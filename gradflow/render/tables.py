@@ -14,7 +14,7 @@ from gradflow.render import folding
 from gradflow.render.columns import Column, lay_out, wrap
 from gradflow.render.names import clean, link, place
 from gradflow.render.numbers import UNDEFINED, decades, percent, span
-from gradflow.render.summary import alarms, closed
+from gradflow.render.summary import alarms, closed, plural
 
 MOST_ROWS = 30
 Member = TypeVar("Member", Layer, Skip, Highway)
@@ -156,7 +156,7 @@ def _alarms(report: Report) -> Callable[[Iterable[str]], str]:
 
 
 def _count(title: str, members: Sequence[object], rows: Sequence[object]) -> str:
-    shown = f" in {len(rows)} rows (--all unfolds them)" if len(rows) < len(members) else ""
+    shown = f" in {plural(len(rows), 'row')} (--all unfolds them)" if len(rows) < len(members) else ""
     return f"{title}  {len(members)}{shown}"
 
 

@@ -25,6 +25,7 @@ class Flow:
         role: for each node its operator's role, with WEIGHTED only where an operand is a parameter.
         weight: 1 for a weighted layer, else 0.
         holds_parameter: whether an operand of the node is made of parameters alone.
+        many_valued: whether the node stands for several outputs, which `getitem` nodes pick from; it is no value itself.
     """
 
     def __init__(self, graph: fx.Graph) -> None:
@@ -35,6 +36,7 @@ class Flow:
         self.role: list[Role] = []
         self.weight: list[int] = []
         self.holds_parameter: list[bool] = []
+        self.many_valued = [any(name_of(u) == "getitem" for u in node.users) for node in self.nodes]
         self._made_of_parameters = [False] * len(self.nodes)
         for i, node in enumerate(self.nodes):
             self._add(i, node)
@@ -124,7 +126,22 @@ def _operands(node: fx.Node) -> Iterator[tuple[int, fx.Node]]:
             yield position, operand
 
 
-_BLOCKED = {"softmax", "log_softmax", "cumsum", "cumprod", "sort", "topk", "logsumexp", "index", "gather", "scatter", "fft_r2c", "fft_c2r", "fft_c2c", "copy_slices"}
+_BLOCKED = {
+    "softmax",
+    "log_softmax",
+    "cumsum",
+    "cumprod",
+    "sort",
+    "topk",
+    "logsumexp",
+    "index",
+    "gather",
+    "scatter",
+    "fft_r2c",
+    "fft_c2r",
+    "fft_c2c",
+    "copy_slices",
+}
 
 
 def _keeps_shape(node: fx.Node) -> bool:

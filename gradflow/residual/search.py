@@ -14,7 +14,7 @@ from functools import cached_property
 
 from torch import fx
 
-from gradflow.operators import UPSAMPLING, Role
+from gradflow.operators import GATES, UPSAMPLING, Role
 from gradflow.records import Form, Kind
 from gradflow.residual.flow import Ancestors, Edge, Flow
 from gradflow.residual.paths import SkipPath, Stretch
@@ -115,7 +115,7 @@ class _Join:
         role = flow.role[i]
         for position, j in flow.sources[i]:
             edges = (*outer, ((i, position), _edge_role(flow, i, position)))
-            if role is Role.FUSED_ADD and position > 0 or role is Role.LERP and position > 1:
+            if (role is Role.FUSED_ADD and position > 0) or (role is Role.LERP and position > 1):
                 continue
             if self._nests(i, j):
                 found += self._operands(j, edges)
@@ -146,11 +146,12 @@ class _Join:
             if step.value in seen:
                 continue
             seen.add(step.value)
-            if ancestors.reach(step.value):
+            if ancestors.reach(step.value) and not self.flow.many_valued[step.value]:
                 bypassed = self._heavier(step, others, ancestors)
                 if bypassed is not None:
                     return _Found(operand=k, step=step, bypassed=bypassed)
-                continue
+                if not self._is_view(step.value):
+                    continue
             for onward in self._onward(step, others):
                 heapq.heappush(heap, onward)
         return None
@@ -161,7 +162,8 @@ class _Join:
         if node.op == "placeholder" and not node.meta.get("tracked", True):
             return None
         reach = self.flow.heaviest(step.value, ancestors.seen)
-        plain = not any(self.flow.holds_parameter[i] for i, _ in step.edges if i != self.i)
+        gates = Role.MULTIPLY in step.roles or Role.ACTIVATION in step.roles
+        plain = not gates and not any(self.flow.holds_parameter[i] for i, _ in step.edges if i != self.i)
         best = None
         for other in others:
             for root in (r for r in other.roots if r in reach):
@@ -170,11 +172,15 @@ class _Join:
                     best = max(best or 0, weight)
         return best
 
+    def _is_view(self, i: int) -> bool:
+        """A view is no fork of its own: the branch may start at the value behind it."""
+        return self.flow.role[i] is Role.LAYOUT and self.flow.name(i) != "getitem"
+
     def _onward(self, step: _Step, others: list[Operand]) -> list[_Step]:
         flow, i = self.flow, step.value
         weight = step.weight + flow.weight[i]
-        if weight > _HEAVIEST_PROJECTION:
-            return []
+        if weight > _HEAVIEST_PROJECTION or (flow.weight[i] and {Role.MULTIPLY, Role.ACTIVATION} <= set(step.roles)):
+            return []  # an activated linear map that multiplies something is the gate, not what it gates
         return [
             _Step(weight=weight, nearness=-j, value=j, edges=(*step.edges, (i, position)), roles=(*step.roles, _edge_role(flow, i, position)))
             for position, j in _carriers(flow, i, {o.value for o in others})
@@ -251,7 +257,7 @@ def _carriers(flow: Flow, i: int, other_operands: set[int | None]) -> list[tuple
     """The operands of node `i` along which a skip path may go on."""
     role, sources = flow.role[i], flow.sources[i]
     if role is Role.MULTIPLY:
-        return sources
+        return [s for s, other in zip(sources, reversed(sources), strict=True) if _is_gate(flow, other[1])]
     if role is Role.DIVIDE:
         return [s for s in sources if s[0] == 0]
     if role is Role.ADD:
@@ -260,6 +266,15 @@ def _carriers(flow: Flow, i: int, other_operands: set[int | None]) -> list[tuple
     if role in (Role.OPAQUE, Role.CONCAT, Role.STACK, Role.LERP) or (role is Role.REDUCE and flow.name(i) == "sum") or len(sources) != 1:
         return []
     return sources
+
+
+def _is_gate(flow: Flow, i: int) -> bool:
+    """Whether a factor is a bounded function's value (σ, 1 − σ, tanh …), seen through views, slices, constants and scales; else the product is bilinear."""
+    while flow.name(i) not in GATES:
+        if len(flow.sources[i]) != 1 or flow.role[i] not in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.ADD):
+            return False
+        i = flow.sources[i][0][1]
+    return True
 
 
 def _edge_role(flow: Flow, i: int, position: int) -> Role:

@@ -43,9 +43,7 @@ def _trunk(flow: Flow, skip: SkipPath, joins: set[int]) -> Stretch | None:
     return None
 
 
-def _following(
-    flow: Flow, carrying: list[SkipPath], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath]
-) -> dict[int, SkipPath]:
+def _following(flow: Flow, carrying: list[SkipPath], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath]) -> dict[int, SkipPath]:
     """id of a skip -> the skip whose trunk leads back to its join."""
     best: dict[int, tuple[tuple[int, int, int], SkipPath]] = {}
     for i, skip in enumerate(carrying):

@@ -73,6 +73,11 @@ _TABLE = (
         fix="Nothing to mend.",
     ),
     Rule(
+        code="GF106", name="closed-trunk",
+        why="A parameter that is zero, such as a zero-initialised head, blocks all gradient in the first step; how it flows behind it cannot be seen.",
+        fix="Profile after one training step, with --weights, or with the parameter initialised.",
+    ),
+    Rule(
         code="GF201", name="attenuating-skip", warning=0.95, below=True,
         why="The skip passes on less than it receives; over many blocks the loss compounds exponentially.",
         fix="Make the skip an identity (λ = 1): remove the factor or the gate on the shortcut, or scale the branch instead.",

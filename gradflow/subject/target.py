@@ -126,7 +126,7 @@ def _from_file(target: str, arguments: Mapping[str, object], trust: bool) -> Loa
     if is_folder:
         raise UnknownTarget(target=target, reason=f"{file} is a folder")
     if not is_file:
-        beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        beside = [str(other) for other in path.parent.glob("*.py")] if _found(path.parent)[1] else []
         raise UnknownTarget(target=target, reason=f"there is no file {file}", suggestions=difflib.get_close_matches(str(path), beside, n=2))
     if not name:
         raise UnknownTarget(target=target, reason="no name follows the colon", suggestions=[file])
