@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from gradflow.highway import Layout, Replay
-from gradflow.reduce import inner
+from gradflow.reduce import gram, inner
 from gradflow.residual import HighwayPath, SkipPath
 from gradflow.residual.paths import NodeEdge
 from gradflow.tape import Tape
@@ -30,6 +30,7 @@ class SkipGauge:
         self.on_open: Callable[[Tensor], None] | None = None
         self.on_close: Callable[[Tensor], None] | None = None
         self.highway: Tensor | None = None
+        self.starts_highway = False
 
     def open(self, g: Tensor) -> None:
         """g: the whole gradient at the join, [shape of the join]."""
@@ -50,41 +51,52 @@ class SkipGauge:
         """What arrives at the fork through the skip path alone when `h` starts at the join."""
         return None if self._replay is None else self._replay.push(h)
 
-    def close(self, t: Tensor, edges: dict[NodeEdge, Tensor], tt: Tensor, ledger: Tensor) -> None:
+    def close(self, t: Tensor, edges: dict[NodeEdge, Tensor], ledger: Tensor) -> None:
         """t: the total gradient at the fork; edges: what each consumer sent to it, all [shape of the fork]."""
         if "gg" not in self._sums:
             return
         s = self._replayed if self.skip.shared else edges.get(self.skip.path[-1]) if self.skip.path else None
         f = _together([edges[e] for e in self.skip.branch_edges if e in edges])
-        n, zero = self.samples, torch.zeros(self.samples, dtype=torch.float64, device=t.device)
-        self._sums.update(tt=_pool(tt, n), ledger=_pool(ledger, n), ff=zero if f is None else inner(f, f, n))
-        self._sums["sf"] = zero if f is None or s is None else inner(s, f, n)
-        self._compare(s, zero)
-        if self.highway is None and self.on_close is not None:
+        if self.highway is None and self.on_close is not None and self.starts_highway:
             self.highway = s
-        if self.highway is not None:
-            h = self.highway
-            self._sums["hh"] = self._sums["ss"] if h is s else inner(h, h, n)
-            self._sums["ht"] = inner(h, t, n)
+        self._products(s, f, t, self.highway)
+        self._sums["ledger"] = ledger
+        self._compare(s)
         if self.on_close is not None:
             self.on_close(t)
         self._reference = self._replayed = self.highway = None
 
-    def _compare(self, s: Tensor | None, zero: Tensor) -> None:
-        """⟨s,s⟩, ⟨s,r⟩ and what λ̂r leaves of s."""
+    def _products(self, s: Tensor | None, f: Tensor | None, t: Tensor, h: Tensor | None) -> None:
+        """The norms of s, f, t, h and the products that the report needs, in one pass over them."""
+        distinct = [v for v in (t, s, f, None if h is s else h) if v is not None]
+        products = gram(distinct)
+        place = {id(v): i for i, v in enumerate(distinct)}
+
+        def product(x: Tensor | None, y: Tensor | None) -> Tensor:
+            return products.new_zeros(1) if x is None or y is None else products[place[id(x)], place[id(y)]].reshape(1)
+
+        self._sums.update(ss=product(s, s), ff=product(f, f), tt=product(t, t), sf=product(s, f))
+        if s is not None and self._reference is not None and _same(s, self._reference):
+            self._sums["ss"] = self._sums["rr"].sum().reshape(1)  # one tensor, one sum: the gain of an identity is 1 to the last digit
+        if h is not None:
+            self._sums.update(hh=self._sums["ss"] if h is s else product(h, h), ht=product(h, t))
+
+    def _compare(self, s: Tensor | None) -> None:
+        """⟨s,r⟩ and what λ̂r leaves of s."""
         r = self._reference
+        if r is None:
+            return
+        rr = self._sums["rr"]
         if s is None:
-            self._sums.update(ss=zero, **({"sr": zero} if r is not None else {}))
-        elif r is not None and _same(s, r):
-            self._sums.update(ss=self._sums["rr"], sr=self._sums["rr"])
+            self._sums["sr"] = torch.zeros_like(rr)
+        elif _same(s, r):
+            self._sums["sr"] = rr
         else:
-            self._sums["ss"] = inner(s, s, self.samples)
-            if r is not None:
-                self._sums["sr"] = inner(s, r, self.samples)
-                lam = self._sums["sr"].sum() / self._sums["rr"].sum()
-                wide = torch.promote_types(s.dtype, torch.float32)
-                rest = s.to(wide) - (lam * r.to(torch.float64)).to(wide) if wide != torch.float64 and not s.is_complex() else s - lam * r
-                self._sums["rest"] = inner(rest, rest, 1)
+            self._sums["sr"] = inner(s, r, self.samples)
+            lam = self._sums["sr"].sum() / rr.sum()
+            wide = torch.promote_types(s.dtype, torch.float32)
+            rest = s.to(wide) - (r * lam).to(wide)
+            self._sums["rest"] = inner(rest, rest, 1)
 
     def sums(self) -> dict[str, Tensor]:
         """Everything measured, by `SkipSums`' field names; empty when no gradient came, or none left."""
@@ -108,14 +120,13 @@ class ForkGauge:
         return arrive
 
     def close(self, t: Tensor) -> None:
-        samples = max(gauge.samples for gauge in self._gauges)
         rest = t if self._cotangent is None else t - self._cotangent
         rest = rest.to(torch.promote_types(t.dtype, torch.float32))
         for grad in self._edges.values():
             rest = rest - grad
-        tt, ledger = inner(t, t, samples), inner(rest, rest, samples)
+        ledger = gram([rest]).reshape(1)
         for gauge in self._gauges:
-            gauge.close(t, self._edges, tt, ledger)
+            gauge.close(t, self._edges, ledger)
         self._edges.clear()
 
 
@@ -130,6 +141,7 @@ class HighwayGauge:
         for k, gauge in enumerate(gauges):
             gauge.on_open = self._opener(k)
             gauge.on_close = self._closer(k)
+            gauge.starts_highway = k == 0
 
     def _opener(self, k: int) -> Callable[[Tensor], None]:
         def opened(g: Tensor) -> None:
@@ -162,7 +174,3 @@ def _together(grads: Sequence[Tensor]) -> Tensor | None:
     for grad in grads[1:]:
         result = result + grad
     return result
-
-
-def _pool(sums: Tensor, samples: int) -> Tensor:
-    return sums if sums.numel() == samples else sums.sum().reshape(1)

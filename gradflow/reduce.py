@@ -1,16 +1,25 @@
-"""Tensors -> sums, on the tensor's own device, accumulated in float64 without a float64 copy of the whole. Never waits for the device."""
+"""Tensors -> sums, on the tensor's own device, as float64. Never waits for an accelerator and never writes to what it reads.
+
+On a CPU a tensor is read in chunks that stay in the cache. float32 chunks are multiplied in float32 and their sums added in float64: the error, about 1e-8,
+is far below any printed digit, and a third of the time of converting first. Chunks whose sum leaves the safe range (gradients near 1e-19 square to
+float32's smallest numbers) are multiplied in float64. What λ is made of is always summed in float64.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 16  # elements converted to float64 at a time on a CPU: the copy stays in the cache
-_FP16_ZERO = 2.0**-25  # what rounds to 0 in float16: half its smallest subnormal, ties to even
+_CHUNK = 1 << 15  # elements; torch starts threads above this, and two numpy buffers of it fit the L2 cache
+_SAFE = (1e-28, 1e36)  # a float32 chunk's sum of products outside this range may have lost terms
+_FP16_ZERO = np.float32(2.0**-25)  # what rounds to 0 in float16: half its smallest subnormal, ties to even
 
 
 def inner(a: Tensor, b: Tensor, samples: int) -> Tensor:
-    """⟨a, b⟩ in float64, one per sample.
+    """⟨a, b⟩, one per sample, in float64 throughout.
 
     Args:
         a, b: tensors of one shape; if complex, the real part of ⟨a, b⟩.
@@ -19,43 +28,33 @@ def inner(a: Tensor, b: Tensor, samples: int) -> Tensor:
     Returns:
         [samples], float64, on the tensors' device.
     """
-    a, other = _real(a), None if b is a else _real(b)
+    same = b is a
+    a = _real(a)
+    b = a if same else _real(b)
     if a.device.type != "cpu":
         left = a.reshape(samples, -1).double()
-        right = left if other is None else other.reshape(samples, -1).double()
-        return (left * right).sum(dim=1)
-    flat, other = _flat(a, other, samples)
-    return torch.stack([_dot(flat[i], None if other is None else other[i]) for i in range(samples)])
+        return (left * (left if same else b.reshape(samples, -1).double())).sum(dim=1)
+    rows = zip(*(t.reshape(samples, -1) for t in _aligned(a, b)), strict=True)
+    return torch.tensor([sum(_wide_dot(x, y) for x, y in _chunks(p, q)) for p, q in rows], dtype=torch.float64)
 
 
-def _real(a: Tensor) -> Tensor:
-    a = a.detach()
-    if a.is_sparse:
-        a = a.coalesce().values()
-    return torch.view_as_real(a) if a.is_complex() else a
-
-
-def _flat(a: Tensor, b: Tensor | None, samples: int) -> tuple[Tensor, Tensor | None]:
-    """Both as [samples, -1] in one common element order; a view where the memory is dense with the batch outermost."""
-    strides = a.stride()
-    order = sorted(range(a.dim()), key=lambda d: (-strides[d], d))
-    if a.dim() and order[0] == 0 and (b is None or a.stride() == b.stride()):
-        a, b = a.permute(order), None if b is None else b.permute(order)
-    return a.reshape(samples, -1), None if b is None else b.reshape(samples, -1)
-
-
-def _dot(a: Tensor, b: Tensor | None) -> Tensor:
-    if a.dtype == torch.float64:
-        return torch.dot(a, a if b is None else b)
-    result = torch.zeros((), dtype=torch.float64)
-    for i in range(0, a.numel(), _CHUNK):
-        left = a[i : i + _CHUNK].double()
-        result += torch.dot(left, left if b is None else b[i : i + _CHUNK].double())
-    return result
+def gram(vectors: Sequence[Tensor]) -> Tensor:
+    """All inner products of some tensors of one shape, [len(vectors), len(vectors)] in float64."""
+    vectors = [_real(v) for v in vectors]
+    count = len(vectors)
+    if vectors[0].device.type != "cpu":
+        wide = [v.reshape(-1).double() for v in vectors]
+        return torch.stack([(x * y).sum() for x in wide for y in wide]).reshape(count, count)
+    sums = np.zeros((count, count))
+    for chunks in _chunks(*(v.reshape(-1) for v in _aligned(*vectors))):
+        for i, x in enumerate(chunks):
+            for j in range(i + 1):
+                sums[i, j] += _dot(x, chunks[j])
+    return torch.from_numpy(np.tril(sums) + np.tril(sums, -1).T)
 
 
 def census(grad: Tensor) -> Tensor:
-    """Sums over one gradient: [count, Σ|g|², zeros, nonfinite, fp16 underflow] in float64, [5]."""
+    """Sums over one gradient: [count, Σ|g|², zeros, nonfinite, nonzero but 0 in float16] in float64, [5]."""
     grad = _real(grad)
     if grad.device.type == "cpu":
         return _census_on_cpu(grad)
@@ -63,22 +62,60 @@ def census(grad: Tensor) -> Tensor:
     size = wide.abs()
     zeros = (size == 0).sum()
     count = torch.full((), grad.numel(), dtype=torch.float64, device=grad.device)
-    parts = (count, (wide * wide).sum(), zeros, (~wide.isfinite()).sum(), (size <= _FP16_ZERO).sum() - zeros)
+    parts = (count, (wide * wide).sum(), zeros, (~wide.isfinite()).sum(), (size <= float(_FP16_ZERO)).sum() - zeros)
     return torch.stack([p.double() for p in parts])
 
 
 def _census_on_cpu(grad: Tensor) -> Tensor:
-    flat = _flat(grad, None, 1)[0][0]
-    squares, small, zeros, nonfinite = 0.0, 0, 0, 0
-    for i in range(0, flat.numel(), _CHUNK):
-        chunk = flat[i : i + _CHUNK]
-        wide = chunk.double()
-        part = torch.dot(wide, wide).item()
+    flat = _aligned(grad)[0].reshape(-1)
+    squares, small, nonzero, nonfinite = 0.0, 0, 0, 0
+    size, few = np.empty(_CHUNK, dtype=np.float64 if flat.dtype == torch.float64 else np.float32), np.empty(_CHUNK, dtype=bool)
+    bits = np.int64 if flat.dtype == torch.float64 else np.int32
+    for (chunk,) in _chunks(flat):
+        part = _dot(chunk, chunk)
         squares += part
-        tiny = int(torch.count_nonzero(wide.abs() <= _FP16_ZERO))  # not abs_: a float64 chunk is the gradient itself
-        if tiny:
-            small += tiny
-            zeros += chunk.numel() - int(torch.count_nonzero(chunk))
+        n = chunk.numel()
+        np.abs(chunk.numpy(), out=size[:n])
+        nonzero += int(np.count_nonzero(size[:n].view(bits)))  # |g| is 0 only where its bits are, and integers are counted faster
+        small += int(np.count_nonzero(np.less_equal(size[:n], _FP16_ZERO, out=few[:n])))
         if part - part != 0:
-            nonfinite += chunk.numel() - int(torch.count_nonzero(chunk.isfinite()))
+            nonfinite += n - int(np.count_nonzero(np.isfinite(size[:n])))
+    zeros = flat.numel() - nonzero
     return torch.tensor([flat.numel(), squares, zeros, nonfinite, small - zeros], dtype=torch.float64)
+
+
+def _real(a: Tensor) -> Tensor:
+    a = a.detach()
+    if a.is_sparse:
+        a = a.coalesce().values()
+    return torch.view_as_real(a.resolve_conj()) if a.is_complex() else a
+
+
+def _aligned(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in one common element order with the batch outermost: views where the memory is dense, copies where it is not."""
+    first = tensors[0]
+    strides = first.stride()
+    order = sorted(range(first.dim()), key=lambda d: (-strides[d], d))
+    if first.dim() and order[0] == 0 and all(t.stride() == strides for t in tensors):
+        return tuple(t.permute(order) for t in tensors)
+    return tensors
+
+
+def _chunks(*flat: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The vectors side by side in pieces, half precision as float32."""
+    exact = all(t.dtype in (torch.float32, torch.float64) for t in flat)
+    for i in range(0, flat[0].numel(), _CHUNK):
+        pieces = tuple(t[i : i + _CHUNK] for t in flat)
+        yield pieces if exact else tuple(t if t.dtype == torch.float64 else t.float() for t in pieces)
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    if a.dtype != b.dtype or a.dtype == torch.float64:
+        return _wide_dot(a, b)
+    value = torch.dot(a, b).item()
+    return value if _SAFE[0] < abs(value) < _SAFE[1] else _wide_dot(a, b)
+
+
+def _wide_dot(a: Tensor, b: Tensor) -> float:
+    wide = a.double()
+    return torch.dot(wide, wide if b is a else b.double()).item()

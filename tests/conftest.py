@@ -1,5 +1,8 @@
 """Shared by all tests. Declares torchvision's compiled operators where the installed build cannot load them, so that its Python models import."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
 _SCHEMAS = {
@@ -48,3 +51,12 @@ def _declare_torchvision_operators() -> None:
 
 if not _torchvision_operators_load():
     _declare_torchvision_operators()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks here are tiny: threads cost more than they bring, and pytest-xdist fills the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

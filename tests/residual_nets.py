@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
+import gradflow
 from gradflow import zoo
+from gradflow.records import Report
 
 SEED = 3
 IMAGE = (2, 3, 8, 8)
@@ -73,6 +76,11 @@ def inner_product(output: Tensor, targets: Tensor) -> Tensor:
     return (output * targets).sum()
 
 
+def profiled(model: nn.Module, x: Tensor, cotangent: Tensor) -> Report:
+    """The report under the loss whose gradient at the output is `cotangent`."""
+    return gradflow.profile(model, x, cotangent, inner_product, seed=SEED)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trunk:
     """Gradients by plain autograd: at every unit's input, and at the last join (before the ReLU or the norm that follows it)."""
@@ -105,3 +113,25 @@ def trunk_gradients(model: nn.Module, x: Tensor, cotangent: Tensor, seed: int = 
     grads = torch.autograd.grad(inner_product(output, cotangent), [*forks, *edges], allow_unused=True)
     zeros = [torch.zeros(()) if g is None else g for g in grads]
     return Trunk(forks=zeros[: len(forks)], joins=zeros[len(forks) :], output=output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One of `NETS`, profiled once for all tests."""
+
+    model: nn.Module
+    x: Tensor
+    cotangent: Tensor
+    report: Report
+    whole: Trunk
+    cut: Trunk
+
+
+@cache
+def subject(name: str) -> Subject:
+    """A net by its name, with its report and its gradients by plain autograd, whole and with the branches cut."""
+    model, x, cotangent = built(*NETS[name])
+    with zoo.cut_branches(model):
+        cut = trunk_gradients(model, x, cotangent)
+    whole = trunk_gradients(model, x, cotangent)
+    return Subject(model=model, x=x, cotangent=cotangent, report=profiled(model, x, cotangent), whole=whole, cut=cut)

@@ -2,29 +2,17 @@
 
 import pytest
 import torch
-from residual_nets import NETS, SEED, built, inner_product, trunk_gradients
+from residual_nets import NETS, built, inner_product, profiled, subject, trunk_gradients
 
-import gradflow
 from gradflow import zoo
 
-EVERY = pytest.mark.parametrize(("make", "shape"), NETS.values(), ids=NETS)
-
-
-def profiled(model, x, cotangent):
-    return gradflow.profile(model, x, cotangent, inner_product, seed=SEED)
-
-
-def cut_gradients(model, x, cotangent):
-    with zoo.cut_branches(model):
-        return trunk_gradients(model, x, cotangent)
+EVERY = pytest.mark.parametrize("net", NETS)
 
 
 @EVERY
-def test_replay_equals_the_network_with_detached_branches(make, shape):
+def test_replay_equals_the_network_with_detached_branches(net):
     """One highway through every unit; its gain at each fork is that of plain autograd with the branches cut, to 1e-12."""
-    model, x, cotangent = built(make, shape)
-    report = profiled(model, x, cotangent)
-    cut = cut_gradients(model, x, cotangent)
+    model, report, cut = subject(net).model, subject(net).report, subject(net).cut
     (highway,) = report.highways
     top = cut.joins[-1].norm()
     expected = [(h.norm() / top).item() for h in cut.forks]
@@ -35,23 +23,20 @@ def test_replay_equals_the_network_with_detached_branches(make, shape):
 
 
 @EVERY
-def test_share_of_the_highway(make, shape):
+def test_share_of_the_highway(net):
     """highway_share is ⟨h, t⟩/‖t‖² with h from the cut network and t from the whole one, and highway_gain is the fork's own."""
-    model, x, cotangent = built(make, shape)
-    report = profiled(model, x, cotangent)
-    cut, whole = cut_gradients(model, x, cotangent), trunk_gradients(model, x, cotangent)
+    report, cut, whole = subject(net).report, subject(net).cut, subject(net).whole
     for skip, gain, h, t in zip(report.skips, report.highways[0].fork_gains, cut.forks, whole.forks, strict=True):
         assert skip.highway_gain == pytest.approx(gain, rel=1e-14)
         assert skip.highway_share == pytest.approx(((h * t).sum() / t.square().sum()).item(), rel=1e-10, abs=1e-12)
 
 
 @EVERY
-def test_total_gradient_beside_the_highway(make, shape):
+def test_total_gradient_beside_the_highway(net):
     """The highway's total_gain is the whole gradient at the first fork over that at the last join."""
-    model, x, cotangent = built(make, shape)
-    whole = trunk_gradients(model, x, cotangent)
+    whole = subject(net).whole
     expected = (whole.forks[0].norm() / whole.joins[-1].norm()).item()
-    assert profiled(model, x, cotangent).highways[0].total_gain == pytest.approx(expected, rel=1e-12)
+    assert subject(net).report.highways[0].total_gain == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
@@ -113,6 +98,7 @@ def test_a_gate_frozen_and_differentiated():
 def test_hyper_connections():
     """Streams mixed by a matrix: the replay follows the mixing matrix, and equals the network with its branches detached."""
     model, x, cotangent = built(lambda: zoo.hyper_connection_net(3, 8, mixing="random"), (2, 8))
-    cut = cut_gradients(model, x, cotangent)
+    with zoo.cut_branches(model):
+        cut = trunk_gradients(model, x, cotangent)
     (highway,) = profiled(model, x, cotangent).highways
     assert highway.fork_gains == pytest.approx([(h.norm() / cut.joins[-1].norm()).item() for h in cut.forks], rel=1e-12)

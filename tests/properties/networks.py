@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from gradflow.records import Form, Kind
 
 TOKENS = 2
+AVOIDED = frozenset({"biased projection", "in place on a view", "fork before the first parameter"})  # each has a failing test of its own; empty it when they pass
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")
-FRESH = ("linear", "norm", "gelu", "silu")  # their outputs are not saved for backward: an in-place sum may write into them
+FRESH = ("bare", "norm", "gelu", "silu", *([] if "in place on a view" in AVOIDED else ["linear"]))  # their outputs are not saved for backward: an in-place sum may write into them
 
 Mode = Literal["plain", "split", "cut"]
 
@@ -89,6 +90,7 @@ _KIND = {
     "constant": "scaled", "quotient": "scaled", "vector": "scaled", "projection": "projection", "bare projection": "projection", "highway": "gated",
     "tanh gate": "gated", "norm": "norm",
 }  # fmt: skip
+_DRAWN_SKIPS = tuple(s for s in SKIPS if s != "projection" or "biased projection" not in AVOIDED)
 JOINS = ("skip + branch", "branch + skip", "skip - branch", "from branch", "in place", "alpha on branch", "alpha on skip", "concat")
 
 
@@ -167,13 +169,14 @@ def _block(draw: st.DrawFn, nesting: int, far: bool) -> Block:
     if draw(st.integers(0, 7)) == 0:
         skip, branch = draw(st.sampled_from(PLAIN_SKIPS)), (Op("norm"), *draw(st.sampled_from([(), (Op("tanh"),)])))  # no weighted layer, but a parameter
     else:
-        skip = draw(st.sampled_from(CONCAT_SKIPS if join == "concat" else SKIPS))
+        skip = draw(st.sampled_from(CONCAT_SKIPS if join == "concat" else _DRAWN_SKIPS))
         branch = draw(_chain(least=SKIP_WEIGHT.get(skip, 0) + 1))
         if nesting and draw(st.booleans()):
             inner = (draw(_towers() | _block(nesting - 1, far=False)), *draw(st.sampled_from([(), (Op("relu"),), (Op("norm"),)])))
             at = draw(st.integers(0, len(branch)))
             branch = (*branch[:at], *inner, *branch[at:])
-    beside = draw(_chain(least=1)) if join == "skip + branch" and draw(st.integers(0, 3)) == 0 else ()
+    lone = join == "skip + branch" and skip not in SKIP_WEIGHT and weight_of(branch) > 0  # else the lighter of two branches would be a skip itself
+    beside = draw(_chain(least=1)) if lone and draw(st.integers(0, 3)) == 0 else ()
     far = far and not beside and join in ("skip + branch", "branch + skip") and draw(st.booleans())
     return Block(skip=skip, branch=_mended(branch, last=FRESH if join == "in place" else None), join=join, beside=_mended(beside), far=far)
 
@@ -198,11 +201,12 @@ def _ends_in_sum(element: Element) -> bool:
 def random_networks(draw: st.DrawFn, max_blocks: int = 3) -> Plan:
     """Sequences of blocks, nested ones, parallel towers and trunk operators."""
     stem = draw(st.booleans())
+    bare = not stem and "fork before the first parameter" in AVOIDED
     elements: list[Element] = []
     for i in range(draw(st.integers(1, max_blocks))):
-        if draw(st.integers(0, 4)) == 0:
+        if draw(st.integers(0, 4)) == 0 and not (i == 0 and bare):
             elements.append(draw(_towers()))
-        trunk = draw(st.sampled_from([None, "relu", "norm", "linear"]))
+        trunk = draw(st.sampled_from([None, "linear", "norm", *([] if i == 0 and bare else ["relu"])]))
         if trunk:
             elements.append(Op(trunk))
         elements.append(draw(_block(nesting=1, far=i > 0 and weight_of(tuple(elements)) > 0)))
