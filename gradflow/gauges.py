@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from gradflow.highway import Layout, Replay
-from gradflow.reduce import gram, inner
+from gradflow.reduce import inner, products
 from gradflow.residual import HighwayPath, SkipPath
 from gradflow.residual.paths import NodeEdge
 from gradflow.tape import Tape
@@ -51,35 +51,37 @@ class SkipGauge:
         """What arrives at the fork through the skip path alone when `h` starts at the join."""
         return None if self._replay is None else self._replay.push(h)
 
-    def close(self, t: Tensor, edges: dict[NodeEdge, Tensor], ledger: Tensor) -> None:
-        """t: the total gradient at the fork; edges: what each consumer sent to it, all [shape of the fork]."""
+    def close(self, t: Tensor, edges: dict[NodeEdge, Tensor], cotangent: Tensor | None) -> None:
+        """t: the total gradient at the fork; edges: what each consumer sent to it; cotangent: what starts there, if it is an output as well.
+        All [shape of the fork]."""
         if "gg" not in self._sums:
             return
         s = self._replayed if self.skip.shared else edges.get(self.skip.path[-1]) if self.skip.path else None
         f = _together([edges[e] for e in self.skip.branch_edges if e in edges])
-        if self.highway is None and self.on_close is not None and self.starts_highway:
+        if self.highway is None and self.starts_highway:
             self.highway = s
-        self._products(s, f, t, self.highway)
-        self._sums["ledger"] = ledger
+        parts = [*edges.values(), *([] if cotangent is None else [cotangent])]
+        self._multiply(s, f, t, parts)
         self._compare(s)
         if self.on_close is not None:
             self.on_close(t)
         self._reference = self._replayed = self.highway = None
 
-    def _products(self, s: Tensor | None, f: Tensor | None, t: Tensor, h: Tensor | None) -> None:
-        """The norms of s, f, t, h and the products that the report needs, in one pass over them."""
-        distinct = [v for v in (t, s, f, None if h is s else h) if v is not None]
-        products = gram(distinct)
-        place = {id(v): i for i, v in enumerate(distinct)}
-
-        def product(x: Tensor | None, y: Tensor | None) -> Tensor:
-            return products.new_zeros(1) if x is None or y is None else products[place[id(x)], place[id(y)]].reshape(1)
-
-        self._sums.update(ss=product(s, s), ff=product(f, f), tt=product(t, t), sf=product(s, f))
-        if s is not None and self._reference is not None and _same(s, self._reference):
-            self._sums["ss"] = self._sums["rr"].sum().reshape(1)  # one tensor, one sum: the gain of an identity is 1 to the last digit
+    def _multiply(self, s: Tensor | None, f: Tensor | None, t: Tensor, parts: list[Tensor]) -> None:
+        """The norms of s, f, t, h and the products that the report needs, and the ledger, in one pass over them."""
+        h, zero = self.highway, torch.zeros(1, dtype=torch.float64, device=t.device)
+        wanted = {"ss": (s, s), "ff": (f, f), "tt": (t, t), "sf": (s, f)}
         if h is not None:
-            self._sums.update(hh=self._sums["ss"] if h is s else product(h, h), ht=product(h, t))
+            wanted |= {"hh": (h, h), "ht": (h, t)}
+        known: dict[str, Tensor] = {}
+        if s is not None and self._reference is not None and _same(s, self._reference):
+            known["ss"] = self._sums["rr"].sum().reshape(1)  # one tensor, one sum: the gain of an identity is 1 to the last digit
+            if h is s:
+                known["hh"] = known["ss"]
+        pairs = {name: (a, b) for name, (a, b) in wanted.items() if a is not None and b is not None and name not in known}
+        found = products(list(pairs.values()), t, parts)
+        self._sums |= dict.fromkeys(wanted, zero) | known | {name: found[i : i + 1] for i, name in enumerate(pairs)}
+        self._sums["ledger"] = found[-1:]
 
     def _compare(self, s: Tensor | None) -> None:
         """⟨s,r⟩ and what λ̂r leaves of s."""
@@ -120,13 +122,8 @@ class ForkGauge:
         return arrive
 
     def close(self, t: Tensor) -> None:
-        rest = t if self._cotangent is None else t - self._cotangent
-        rest = rest.to(torch.promote_types(t.dtype, torch.float32))
-        for grad in self._edges.values():
-            rest = rest - grad
-        ledger = gram([rest]).reshape(1)
         for gauge in self._gauges:
-            gauge.close(t, self._edges, ledger)
+            gauge.close(t, self._edges, self._cotangent)
         self._edges.clear()
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from gradflow.gauges import ForkGauge, HighwayGauge, SkipGauge
-from gradflow.reduce import census
+from gradflow.reduce import census, squares
 from gradflow.residual import HighwayPath, SkipPath
 from gradflow.sums import Floats, GradientSums, SkipSums
 from gradflow.tape import Tape, Value, consumers
@@ -30,7 +30,7 @@ class Readings:
 
     Attributes:
         values: sums over the gradient of each watched value of the tape; a value that no gradient reached is missing.
-        parameters: sums over each parameter's gradient, by name; likewise.
+        parameters: sums over each parameter's gradient (without zeros and underflow), by name; likewise.
         skips: sums of each skip, None where no gradient reached its join.
         tops: ‖g‖² at each highway's last join; None likewise.
     """
@@ -142,7 +142,7 @@ class Meter:
     def _weigh(self, name: str) -> Callable[[Tensor], None]:
         def weigh(parameter: Tensor) -> None:
             if parameter.grad is not None:
-                self._weights[name] = census(parameter.grad)
+                self._weights[name] = squares(parameter.grad)
                 parameter.grad = None  # read, and freed at once
 
         return weigh
@@ -157,7 +157,7 @@ class Meter:
         host.fetch()
         return Readings(
             values={value: _gradient_sums(host.get(i)) for value, i in values.items()},
-            parameters={name: _gradient_sums(host.get(i)) for name, i in weights.items()},
+            parameters={name: _parameter_sums(host.get(i)) for name, i in weights.items()},
             skips=[_skip_sums({k: host.get(i) for k, i in sums.items()}) if sums else None for sums in skips],
             tops=[None if i is None else float(host.get(i).sum()) for i in tops],
         )
@@ -167,9 +167,9 @@ def weigh(parameters: Mapping[str, Tensor]) -> dict[str, GradientSums]:
     """Sums over the parameters themselves, by name; one transfer to the host."""
     host = _Host()
     with torch.no_grad():
-        places = {name: host.add(census(p)) for name, p in parameters.items()}
+        places = {name: host.add(squares(p)) for name, p in parameters.items()}
     host.fetch()
-    return {name: _gradient_sums(host.get(i)) for name, i in places.items()}
+    return {name: _parameter_sums(host.get(i)) for name, i in places.items()}
 
 
 def _position(skips: Sequence[SkipPath], skip: SkipPath) -> int:
@@ -211,6 +211,11 @@ class _Host:
 def _gradient_sums(five: Floats) -> GradientSums:
     count, squares, zeros, nonfinite, underflow = five
     return GradientSums(count=int(count), squares=float(squares), zeros=int(zeros), nonfinite=int(nonfinite), underflow=int(underflow))
+
+
+def _parameter_sums(three: Floats) -> GradientSums:
+    count, total, nonfinite = three
+    return GradientSums(count=int(count), squares=float(total), nonfinite=int(nonfinite))
 
 
 def _skip_sums(sums: dict[str, Floats]) -> SkipSums:

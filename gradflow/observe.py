@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -89,45 +90,50 @@ def _observe(model: nn.Module, batch: Batch, objective: Objective, settings: Set
             model.eval()
         seed_everything(settings.seed)
         forward = _forward(model, batch, objective, settings, keeper, track)
-        began = _now()
-        names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
-        tape = lift(forward.roots.tensors, Leaves(inputs=forward.inputs, parameters=names), forward.recorder)
-        skips = find_skips(tape.graph)
-        highways = find_highways(tape.graph, skips)
-        scale = LOSS_SCALE if settings.amp == "fp16" else 1.0
-        cotangents = _cotangents(forward.roots, scale)
-        samples = _batch_size(forward.inputs)
-        trained = {p: names[p] for p in _on_tape(tape, names)}
-        outputs = tuple(v for t in forward.outputs if (v := value_of(t)) is not None)
-        meter = Meter(
-            tape,
-            skips=skips,
-            highways=highways,
-            watched=dict.fromkeys([*outputs, *(v for call in forward.recorder.module_calls for v in call.values), *_uncalled(tape, forward.recorder)]),
-            parameters=trained,
-            cotangents={v: c for t, c in cotangents if (v := value_of(t)) is not None},
-            samples=samples,
-        )
-        analysed = _now()
-        _backward(meter, cotangents, [*trained, *(forward.sources[n] for n in _needed_inputs(skips))])
-        ended = _now()
-        readings = meter.read()
-        return Observation(
-            tape=tape,
-            skips=skips,
-            highways=highways,
-            readings=readings,
-            module_calls=tuple(forward.recorder.module_calls),
-            outputs=outputs,
-            cuts=tuple(forward.recorder.cuts),
-            samples=samples,
-            loss_value=float(forward.roots.value.double()),
-            loss_scale=scale,
-            forward_s=forward.seconds,
-            backward_s=ended - analysed,
-            analysis_s=(analysed - began) + (_now() - ended),
-            inputs_tracked=track or not forward.sources,
-        )
+        with _without_collections():
+            return _analyse(model, forward, settings, track)
+
+
+def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: bool) -> Observation:
+    began = _now()
+    names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
+    tape = lift(forward.roots.tensors, Leaves(inputs=forward.inputs, parameters=names), forward.recorder)
+    skips = find_skips(tape.graph)
+    highways = find_highways(tape.graph, skips)
+    scale = LOSS_SCALE if settings.amp == "fp16" else 1.0
+    cotangents = _cotangents(forward.roots, scale)
+    samples = _batch_size(forward.inputs)
+    trained = {p: names[p] for p in _on_tape(tape, names)}
+    outputs = tuple(v for t in forward.outputs if (v := value_of(t)) is not None)
+    meter = Meter(
+        tape,
+        skips=skips,
+        highways=highways,
+        watched=dict.fromkeys([*outputs, *(v for call in forward.recorder.module_calls for v in call.values), *_uncalled(tape, forward.recorder)]),
+        parameters=trained,
+        cotangents={v: c for t, c in cotangents if (v := value_of(t)) is not None},
+        samples=samples,
+    )
+    analysed = _now()
+    _backward(meter, cotangents, [*trained, *(forward.sources[n] for n in _needed_inputs(skips))])
+    ended = _now()
+    readings = meter.read()
+    return Observation(
+        tape=tape,
+        skips=skips,
+        highways=highways,
+        readings=readings,
+        module_calls=tuple(forward.recorder.module_calls),
+        outputs=outputs,
+        cuts=tuple(forward.recorder.cuts),
+        samples=samples,
+        loss_value=float(forward.roots.value.double()),
+        loss_scale=scale,
+        forward_s=forward.seconds,
+        backward_s=ended - analysed,
+        analysis_s=(analysed - began) + (_now() - ended),
+        inputs_tracked=track or not forward.sources,
+    )
 
 
 def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, keeper: ParameterKeeper, track: bool) -> _Forward:
@@ -163,6 +169,18 @@ def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Set
 def _backward(meter: Meter, cotangents: Sequence[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> None:
     with meter, _blame("backward pass"):
         torch.autograd.backward([t for t, _ in cotangents], [c for _, c in cotangents], inputs=leaves)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Lifting makes many small objects and no garbage; a collection in the middle would walk the whole process."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -38,19 +38,41 @@ def inner(a: Tensor, b: Tensor, samples: int) -> Tensor:
     return torch.tensor([sum(_wide_dot(x, y) for x, y in _chunks(p, q)) for p, q in rows], dtype=torch.float64)
 
 
-def gram(vectors: Sequence[Tensor]) -> Tensor:
-    """All inner products of some tensors of one shape, [len(vectors), len(vectors)] in float64."""
-    vectors = [_real(v) for v in vectors]
-    count = len(vectors)
-    if vectors[0].device.type != "cpu":
-        wide = [v.reshape(-1).double() for v in vectors]
-        return torch.stack([(x * y).sum() for x in wide for y in wide]).reshape(count, count)
-    sums = np.zeros((count, count))
-    for chunks in _chunks(*(v.reshape(-1) for v in _aligned(*vectors))):
-        for i, x in enumerate(chunks):
-            for j in range(i + 1):
-                sums[i, j] += _dot(x, chunks[j])
-    return torch.from_numpy(np.tril(sums) + np.tril(sums, -1).T)
+def products(pairs: Sequence[tuple[Tensor, Tensor]], total: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Inner products of tensors of one shape, and what a total differs by from its parts, in one pass over all of them.
+
+    Returns:
+        [len(pairs) + 1], float64: ⟨a, b⟩ for each pair, then ‖total − Σ parts‖².
+    """
+    tensors = list({id(t): t for pair in pairs for t in pair} | {id(t): t for t in (total, *parts)})
+    by_id = {id(t): _real(t) for pair in (*pairs, (total, *parts)) for t in pair}
+    if total.device.type != "cpu":
+        wide = {key: t.reshape(-1).double() for key, t in by_id.items()}
+        rest = wide[id(total)] - sum(wide[id(p)] for p in parts)
+        return torch.stack([*((wide[id(a)] * wide[id(b)]).sum() for a, b in pairs), (rest * rest).sum()])
+    place = {key: i for i, key in enumerate(tensors)}
+    sums = [0.0] * (len(pairs) + 1)
+    for chunks in _chunks(*(t.reshape(-1) for t in _aligned(*(by_id[key] for key in tensors)))):
+        for k, (a, b) in enumerate(pairs):
+            sums[k] += _dot(chunks[place[id(a)]], chunks[place[id(b)]])
+        rest = chunks[place[id(total)]]
+        for part in parts:
+            rest = rest - chunks[place[id(part)]]
+        sums[-1] += _dot(rest, rest)
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def squares(tensor: Tensor) -> Tensor:
+    """[count, Σ|x|², nonfinite] in float64, [3]: what is asked of a parameter and of its gradient."""
+    tensor = _real(tensor)
+    if tensor.device.type == "cpu":
+        flat = _aligned(tensor)[0].reshape(-1)
+        total = sum(_dot(x, x) for (x,) in _chunks(flat))
+        nonfinite = 0 if total - total == 0 else flat.numel() - int(flat.isfinite().sum())
+        return torch.tensor([flat.numel(), total, nonfinite], dtype=torch.float64)
+    wide = tensor.double()
+    count = torch.full((), tensor.numel(), dtype=torch.float64, device=tensor.device)
+    return torch.stack([count, (wide * wide).sum(), (~wide.isfinite()).sum().double()])
 
 
 def census(grad: Tensor) -> Tensor:

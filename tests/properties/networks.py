@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from gradflow.records import Form, Kind
 
 TOKENS = 2
-AVOIDED = frozenset({"biased projection", "in place on a view", "fork before the first parameter"})  # each has a failing test of its own; empty it when they pass
+AVOIDED = frozenset(  # what gradflow is known to get wrong; each has a failing test of its own in test_open_questions.py, and this set is emptied as they pass
+    {"biased projection", "in place on a view", "fork before the first parameter", "constant added to a sum", "projection beside a far skip"}
+)
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")
 FRESH = ("bare", "norm", "gelu", "silu", *([] if "in place on a view" in AVOIDED else ["linear"]))  # their outputs are not saved for backward: an in-place sum may write into them
 
@@ -177,7 +179,7 @@ def _block(draw: st.DrawFn, nesting: int, far: bool) -> Block:
             branch = (*branch[:at], *inner, *branch[at:])
     lone = join == "skip + branch" and skip not in SKIP_WEIGHT and weight_of(branch) > 0  # else the lighter of two branches would be a skip itself
     beside = draw(_chain(least=1)) if lone and draw(st.integers(0, 3)) == 0 else ()
-    far = far and not beside and join in ("skip + branch", "branch + skip") and draw(st.booleans())
+    far = far and not beside and not ("projection beside a far skip" in AVOIDED and skip in SKIP_WEIGHT) and join in ("skip + branch", "branch + skip") and draw(st.booleans())
     return Block(skip=skip, branch=_mended(branch, last=FRESH if join == "in place" else None), join=join, beside=_mended(beside), far=far)
 
 
@@ -185,7 +187,8 @@ def _mended(elements: tuple[Element, ...], last: tuple[str, ...] | None = None) 
     """A sum straight into another is one join of many operands: keep an operator between them."""
     found: list[Element] = []
     for element in elements:
-        if isinstance(element, Op) and element.name == "side" and (not found or _ends_in_sum(found[-1])):
+        adds = element == Op("side") or (element == Op("table") and "constant added to a sum" in AVOIDED)
+        if adds and (not found or _ends_in_sum(found[-1])):
             found.append(Op("gelu"))
         found.append(element)
     if found and (_ends_in_sum(found[-1]) or (last is not None and not (isinstance(found[-1], Op) and found[-1].name in last))):
