@@ -49,12 +49,14 @@ class UnknownTarget(TargetError):
 
 
 class TargetFileError(TargetError):
-    """The user's file or module raised while it was imported, or while it built its model."""
+    """The user's file or module raised while it was imported, or while it built its model; or a library did while it built one."""
 
     def __init__(self, *, target: str, action: str, error: BaseException, traceback: str) -> None:
         super().__init__(
             f"{target} failed while {action}: {type(error).__name__}: {error}",
-            "Mend the file so that it runs under plain Python; the last frames are below.",
+            "Change the --arg values it was built with; the last frames are below."
+            if target.startswith(("hf:", "timm:", "torchvision:"))
+            else "Mend the file so that it runs under plain Python; the last frames are below.",
             traceback,
         )
 

@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from gradflow.records import Finding, Highway, Layer, Location, Skip, Verdict
+from gradflow.records import Finding, Highway, Layer, Location, Severity, Skip, Verdict
 from gradflow.rules import RULES
 
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
 _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
 _MOST_ALLOWANCE = 3.0  # decades
-_LIVE = 1e-3  # of the gradient at the last join: a skip that carries more is alive
-_RELIEF = 3.0  # decades
+_LIVE = 0.3  # of the gradient at its join: a skip that passes on more is alive
+_RELIEF = 5.0  # decades: attention's logits at a usual initialisation lie 4 below the trunk
+_NEAR_ONE = (0.95, 1.05)
+_ROUTES = frozenset({"cat", "slice", "select", "split", "split_with_sizes", "index", "index_select", "stack", "unbind"})
+_WEIGHTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "embedding", "linear"})
 
 
 def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Highway]) -> tuple[Finding, ...]:
@@ -57,8 +60,8 @@ def fluctuation(layers: Sequence[Layer]) -> tuple[float, ...]:
 
 def relief(layers: Sequence[Layer], skips: Sequence[Skip]) -> tuple[float, ...]:
     """For each layer the decades by which a branch may lie below the trunk that bypasses it: attention's queries and keys, SE gates and scaled branches
-    are small by design where a live skip carries the gradient past them; depth shows in the trunk."""
-    live = [(s.fork_depth, s.join_depth) for s in skips if s.gain is not None and (s.highway_gain or s.gain) >= _LIVE]
+    are small by design where a live skip carries the gradient past them; depth shows in the layers of the trunk."""
+    live = [(s.fork_depth, s.join_depth) for s in skips if s.gain is not None and s.gain >= _LIVE]
     return tuple(_RELIEF if any(fork <= layer.depth < join for fork, join in live) else 0.0 for layer in layers)
 
 
@@ -74,7 +77,9 @@ def _layer(layer: Layer, allowance: float, scales: Mapping[str, float]) -> list[
         broken = rule.severity(layer.gain, allowance)
         if broken is None:
             continue
-        if rule.below and scale > 0 and rule.severity(layer.gain / scale, allowance) is None:
+        if rule.below and scale > 0:
+            broken = rule.severity(layer.gain / scale, allowance)
+        if broken is None:
             findings.append(_closed(layer, f"{layer.gain:.3g} of the output's"))
             continue
         received = "receives a gradient of exactly 0" if layer.gain == 0 else f"receives {layer.gain:.3g} of the output's gradient norm"
@@ -171,17 +176,32 @@ def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
     findings = []
     for rule, word in ((RULES["GF206"], "starves"), (RULES["GF207"], "explodes")):
         broken = rule.severity(highway.gain)
-        if broken:
-            total = "" if highway.total_gain is None else f"; the total gradient there, branches included, is {highway.total_gain:.3g}"
-            findings.append(
-                Finding(
-                    rule=rule.code, severity=broken[0], where=highway.name, value=highway.gain, limit=broken[1], decades=rule.decades(highway.gain),
-                    message=f"The highway of {len(highway.skips)} skips {word}: {highway.gain:.3g} of the gradient at its last join arrives at its first fork "
-                    f"through the skips alone ({_describe(highway, skips)}){total}.",
-                    fix=rule.fix, location=_worst_location(highway, skips),
-                )
-            )  # fmt: skip
+        if broken is None:
+            continue
+        severity, blame = _blame(highway, skips, broken[0])
+        total = "" if highway.total_gain is None else f"; the total gradient there, branches included, is {highway.total_gain:.3g}"
+        findings.append(
+            Finding(
+                rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
+                decades=rule.decades(highway.gain) if severity != "info" else 0.0, fix=rule.fix, location=_worst_location(highway, skips),
+                message=f"The highway of {len(highway.skips)} skips {word}: {highway.gain:.3g} of the gradient at its last join arrives at its first fork "
+                f"through the skips alone ({_describe(highway, skips)}){total}.{blame}",
+            )
+        )  # fmt: skip
     return findings
+
+
+def _blame(highway: Highway, skips: Sequence[Skip], severity: Severity) -> tuple[Severity, str]:
+    """A highway on which every defined λ is 1 loses its gradient on the trunk. Where the trunk has weights or routes tokens (a class token joined late),
+    that is the architecture and at most a warning, or a note where routing alone leaves nothing."""
+    on = {*highway.skips}
+    identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
+    trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on for op in s.path_ops)}
+    if not identities or not trunk & (_ROUTES | _WEIGHTS):
+        return severity, ""
+    if highway.gain == 0 and trunk & _ROUTES:
+        return "info", " Its λ are 1: slicing or concatenation on the way routes the gradient past it."
+    return "warning", " Its λ are 1: the trunk between its skips loses it."
 
 
 def _describe(highway: Highway, skips: Sequence[Skip]) -> str:

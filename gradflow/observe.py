@@ -156,9 +156,9 @@ def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Set
     recorder.watch_inputs(iter(named))
     began = _now()
     with recorder, _autocast(settings.amp, model):
-        with _blame("forward pass"):
+        with _blame("forward pass", f"It was called with {_described(batch)}; other inputs are given with --input or --batch. Its own frames are below."):
             output = model(*args, **kwargs)
-        with _blame("loss"):
+        with _blame("loss"), _name_cuts(recorder):
             roots = objective(output)
     seconds = _now() - began
     ends = {id(t) for t in roots.tensors} if all(c is None for c in roots.cotangents) else set()
@@ -183,15 +183,31 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
+def _described(batch: Batch) -> str:
+    return ", ".join(f"{r.name} {r.dtype}[{','.join(map(str, r.shape))}] ({r.source})" for r in batch.records) or "no tensors"
+
+
 @contextmanager
-def _blame(phase: str) -> Iterator[None]:
+def _name_cuts(recorder: Recorder) -> Iterator[None]:
+    """An output without a gradient: say where it was cut, if it was."""
+    try:
+        yield
+    except errors.NoGradient as error:
+        places = dict.fromkeys(f"{origin.ops[-1]}() at {origin.location}" for origin in recorder.cuts[-3:] if origin.location)
+        if places:
+            error.detail = f"A gradient was cut by {', '.join(places)}."
+        raise
+
+
+@contextmanager
+def _blame(phase: str, hint: str = "") -> Iterator[None]:
     """What the model raises becomes a ModelFailed; gradflow's own errors and Ctrl-C go through."""
     try:
         yield
     except errors.GradflowError:
         raise
     except Exception as error:
-        raise errors.ModelFailed(phase=phase, error=error, traceback=user_traceback(error)) from error
+        raise errors.ModelFailed(phase=phase, error=error, traceback=user_traceback(error), hint=hint) from error
 
 
 def _autocast(amp: str | None, model: nn.Module) -> AbstractContextManager[object]:

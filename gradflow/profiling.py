@@ -125,7 +125,7 @@ def _report(model: nn.Module, batch: Batch, objective: Objective, settings: Sett
     rows = layer_rows(observation, model)
     layers = account_layers(observation, model, weigh(dict(model.named_parameters())), output)
     skips = account_skips(observation, rows, kind, settings.seed)
-    highways = account_highways(observation, kind)
+    highways = account_highways(observation, kind, output)
     findings = judge.judge(layers, skips, highways)
     return records.Report(
         gradflow_version=gradflow.__version__,

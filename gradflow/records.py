@@ -252,10 +252,11 @@ class Highway(_Measured):
         product_of_lambdas: ∏λ̂, undefined where one λ̂ is.
         gain: ‖h at the first fork‖/‖g at the last join‖.
         total_gain: ‖t at the first fork‖/‖g at the last join‖: what really arrives there, branches included.
+        top_gain: ‖g at the last join‖/‖∂L/∂(model output)‖: times a fork's gain it compares with the layers' gains.
         fork_gains: ‖h at each fork‖/‖g at the last join‖, aligned with `skips`.
     """
 
-    optional = frozenset({"product_of_lambdas", "gain", "total_gain"})
+    optional = frozenset({"product_of_lambdas", "gain", "total_gain", "top_gain"})
 
     name: str
     skips: Sequence[str]
@@ -263,6 +264,7 @@ class Highway(_Measured):
     product_of_lambdas: float | None
     gain: float | None
     total_gain: float | None
+    top_gain: float | None
     fork_gains: Sequence[float]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import gradflow
-from gradflow import zoo
+from gradflow import errors, zoo
 
 
 def oracle(model, x, targets):
@@ -21,8 +21,8 @@ def oracle(model, x, targets):
 
     def keep(name):
         def hook(module, args, output):
-            output.retain_grad()
             outputs.setdefault(name, []).append(output)
+            output.retain_grad()
 
         return hook
 
@@ -31,7 +31,7 @@ def oracle(model, x, targets):
             module.register_forward_hook(keep(name))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        final = model(x)
+        final = model(x.clone().requires_grad_())
     final.retain_grad()
     inner_product(final, targets).backward()
     return {n: [o.grad for o in found] for n, found in outputs.items()}, {n: p.grad for n, p in model.named_parameters()}, final.grad
@@ -51,7 +51,7 @@ class Reused(nn.Module):
 MODELS = {
     "mlp": (lambda: zoo.mlp(3, 8, activation="relu", outputs=4), (4, 8)),
     "mlp with batch norm": (lambda: zoo.mlp(3, 8, norm="batch", outputs=4), (4, 8)),
-    "convolutional": (lambda: zoo.preact_resnet(8, stages=(4, 6), classes=4), (2, 3, 8, 8)),
+    "convolutional": (lambda: zoo.preact_resnet(10, stages=(4, 6), classes=4), (2, 3, 8, 8)),
     "dropout": (lambda: nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 4)), (4, 8)),
     "transformer": (lambda: zoo.pre_ln_transformer(2, 8, heads=2), (2, 5, 8)),
     "a module called three times": (Reused, (4, 8)),
@@ -68,6 +68,9 @@ def test_every_number_of_a_layer(make, shape):
     report = gradflow.profile(model, x, targets, inner_product, seed=SEED)
     assert {layer.name for layer in report.layers} == set(layers)
     for layer in report.layers:
+        if layer.grad_norm is None:
+            assert layer.type == "Identity" and "no parameter lies before it" in layer.undefined["grad_norm"]
+            continue
         every = torch.cat([g.flatten() for g in layers[layer.name]])
         assert layer.calls == len(layers[layer.name])
         assert layer.output_shape == tuple(layers[layer.name][-1].shape)
@@ -271,7 +274,7 @@ def test_tied_weights():
 
 
 class Rooted(nn.Module):
-    """sqrt(relu(·)) between two layers: an infinite slope wherever the ReLU is closed."""
+    """sqrt(max(·, 0)) between two layers, written as a product: an infinite slope times 0 wherever it is closed."""
 
     def __init__(self):
         super().__init__()
@@ -279,7 +282,7 @@ class Rooted(nn.Module):
 
     def forward(self, x):
         hidden = torch.tanh(self.a(torch.tanh(self.early(x))))
-        return self.late(torch.tanh(self.b(torch.sqrt(torch.relu(hidden)))))
+        return self.late(torch.tanh(self.b(torch.sqrt(hidden * (hidden > 0)))))
 
 
 def test_a_nan_in_the_backward():
@@ -442,3 +445,71 @@ def test_an_all_frozen_tail():
     report = gradflow.profile(model, torch.randn(4, 8))
     assert all(layer.grad_norm > 0 for layer in report.layers)
     assert parameters_of(report)["0.weight"].status == "measured"
+
+
+def test_a_loss_without_any_gradient():
+    """Every gradient is exactly 0 at the model's output already: what cannot be judged is not called healthy."""
+    torch.manual_seed(0)
+    report = gradflow.profile(zoo.residual_mlp(3, 8), torch.randn(4, 8), loss=lambda out: (out * 0).sum())
+    assert report.verdict != "healthy"
+    assert report.findings
+
+
+def test_an_empty_batch():
+    """No sample, no measurement: refused, or at least not called healthy."""
+    torch.manual_seed(0)
+    try:
+        report = gradflow.profile(zoo.residual_mlp(3, 8), torch.randn(0, 8))
+    except errors.GradflowError:
+        return
+    assert report.verdict != "healthy"
+
+
+def test_a_model_that_uses_no_parameter():
+    """The error says that no trainable parameter leads to the output; it does not blame the model's backward pass."""
+
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return x * 2
+
+    with pytest.raises(errors.NoGradient):
+        gradflow.profile(Idle(), torch.randn(4, 8))
+
+
+def test_a_weight_decay_in_the_loss():
+    """A parameter's gradient is the whole one, the loss's own use of it included."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4)), torch.randn(4, 8)
+
+    def loss(output):
+        return output.square().sum() + sum(p.square().sum() for p in model.parameters())
+
+    report = gradflow.profile(model, x, loss=loss)
+    loss(model(x)).backward()
+    for name, parameter in parameters_of(report).items():
+        assert parameter.grad_norm == pytest.approx(model.get_parameter(name).grad.norm().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.orthogonal])
+def test_parametrized_weights(wrap):
+    """The parameters behind a computed weight are measured, and the layer that uses it too."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(wrap(nn.Linear(8, 8)), nn.Tanh(), nn.Linear(8, 4)), torch.randn(4, 8)
+    report = gradflow.profile(model, x)
+    assert {p.status for p in parameters_of(report).values()} == {"measured"}
+    assert set(parameters_of(report)) == {n for n, _ in model.named_parameters()}
+    assert next(layer for layer in report.layers if layer.name == "0").grad_norm > 0
+
+
+def test_a_sparse_gradient():
+    """The gradient of a sparse embedding has the norm of the dense one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 8, sparse=True), nn.Linear(8, 4))
+    dense, ids = copy.deepcopy(model), torch.tensor([[1, 1, 2], [2, 5, 1]])
+    dense[0].sparse = False
+    norms = [parameters_of(gradflow.profile(m, ids))["0.weight"].grad_norm for m in (model, dense)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)

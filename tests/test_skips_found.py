@@ -121,7 +121,12 @@ SCALARS = {
     "F + x": (lambda m, x: m.branch(x) + x, "identity", 1.0, ("f",)),
     "x - F": (lambda m, x: x - m.branch(x), "identity", 1.0, ("f",)),
     "+=": (lambda m, x: m.f(x).add_(x), "identity", 1.0, ("f",)),
-    "views": (lambda m, x: (x.view(2, 2, 8).transpose(0, 1) + m.branch(x).view(2, 2, 8).transpose(0, 1)).transpose(0, 1).reshape(4, 8), "identity", 1.0, ("f",)),
+    "views": (
+        lambda m, x: (x.view(2, 2, 8).transpose(0, 1) + m.branch(x).view(2, 2, 8).transpose(0, 1)).transpose(0, 1).reshape(4, 8),
+        "identity",
+        1.0,
+        ("f",),
+    ),
     "casts": (lambda m, x: (x.double() + m.branch(x).double()).float(), "identity", 1.0, ("f",)),
     "F - x": (lambda m, x: m.branch(x) - x, "scaled", -1.0, ("f",)),
     "a constant": (lambda m, x: 0.5 * x + m.branch(x), "scaled", 0.5, ("f",)),
@@ -171,6 +176,21 @@ class TestScalarSkips:
 
         (skip,) = profiled(FromInput, X).skips
         assert (skip.kind, skip.lam, skip.fork_depth) == ("identity", 1.0, 0)
+
+    def test_a_skip_between_two_arguments_that_are_one_tensor(self):
+        """model(x, x): the skip starts at one argument and the branch at the other, and they are the same."""
+
+        class Query(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.f = nn.Linear(8, 8)
+
+            def forward(self, query, memory):
+                return query + self.f(memory)
+
+        (skip,) = profiled(Query, (X, X)).skips
+        assert (skip.kind, skip.lam) == ("identity", 1.0)
+        assert profiled(Query, (X, X + 1)).skips == ()
 
     def test_a_skip_that_starts_at_a_view_of_the_input(self):
         """The input flattened, cast or expanded is one too: its λ is measured."""

@@ -7,7 +7,7 @@ loss is multiplied so.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 from torch import fx
 
@@ -17,6 +17,7 @@ from gradflow.residual.flow import name_of
 _FACTORS = {"addmm": (1, 2), "baddbmm": (1, 2), "addbmm": (1, 2), "addmv": (1, 2), "mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "linear": (1,)}
 
 
+_KEEP_ZERO = frozenset({"relu", "gelu", "silu", "mish", "tanh", "elu", "leaky_relu", "hardswish", "relu6", "mean"})
 STOCHASTIC_DEPTH = "stochastic depth"
 
 
@@ -28,19 +29,45 @@ def closing_parameters(graph: fx.Graph, zero: Set[str], small: Set[str]) -> dict
         small: names of those that all but close a branch when they scale it, elementwise.
     """
     closes = {node: name for node in graph.nodes if (name := _closed_by(node, zero, small))}
+    silent = _silent(graph, closes, zero)
     if not closes:
         return {}
     open_nodes: set[fx.Node] = set()
     nearest: dict[fx.Node, str] = {}
     for node in reversed(list(graph.nodes)):
         users = list(node.users)
-        if node.op == "output" or any(u in open_nodes and u not in closes for u in users):
+        stopped = {u: closes.get(u) or _silenced_by(u, node, silent) for u in users}
+        if node.op == "output" or any(u in open_nodes and not stopped[u] for u in users):
             open_nodes.add(node)
         elif users:
-            closing = next((closes.get(u) or nearest[u] for u in users if u in closes or u in nearest), "")
+            closing = next((stopped[u] or nearest[u] for u in users if stopped[u] or u in nearest), "")
             if closing:
                 nearest[node] = closing
     return {node.meta["value"]: name for node, name in nearest.items() if "value" in node.meta}
+
+
+def _silent(graph: fx.Graph, closes: Mapping[fx.Node, str], zero: Set[str]) -> dict[fx.Node, str]:
+    """Values that are exactly 0 in the forward, and the zero parameter that made them so: a gate that multiplies one gets no gradient either."""
+    silent: dict[fx.Node, str] = {}
+    for node in graph.nodes:
+        operands = [a for a in node.args if isinstance(a, fx.Node)]
+        kind = role(name_of(node)) if node.op == "call_function" else Role.OPAQUE
+        if closes.get(node) in zero:
+            added = operands[2:] if kind in (Role.NORM, Role.WEIGHTED) else operands[:1] if kind is Role.FUSED_ADD else []
+            if all(_parameter(a, zero) for a in added):
+                silent[node] = closes[node]
+        elif kind in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.DROPOUT) or name_of(node) in _KEEP_ZERO:
+            inherited = next((silent[a] for a in operands if a in silent), "")
+            if inherited:
+                silent[node] = inherited
+    return silent
+
+
+def _silenced_by(product: fx.Node, operand: fx.Node, silent: Mapping[fx.Node, str]) -> str:
+    """The zero parameter behind another factor of a product, or nothing."""
+    if product.op != "call_function" or role(name_of(product)) is not Role.MULTIPLY:
+        return ""
+    return next((silent[a] for a in product.args if isinstance(a, fx.Node) and a is not operand and a in silent), "")
 
 
 def _closed_by(node: fx.Node, zero: Set[str], small: Set[str]) -> str:

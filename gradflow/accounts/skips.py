@@ -14,7 +14,7 @@ from gradflow.accounts.layers import Row, depth_of
 from gradflow.observe import Observation
 from gradflow.records import Highway, Location, Skip
 from gradflow.residual import SkipPath
-from gradflow.sums import Floats, SkipSums, misfit_squared, total
+from gradflow.sums import Floats, GradientSums, SkipSums, misfit_squared, total
 
 Measures = dict[str, float | bool | None]
 
@@ -120,10 +120,13 @@ def _put(measures: Measures, undefined: dict[str, str], name: str, value: float 
 
 def _put_lambda(measures: Measures, undefined: dict[str, str], path: SkipPath, calls: list[SkipSums], s: float) -> None:
     if any(c.rr is None for c in calls):
-        fork, join = _shape(path.fork), _shape(path.join)
-        changes = f"differ in shape: fork {fork}, join {join}" if fork != join else "have one shape, but the path does not keep the coordinates"
-        what = "a concatenation" if path.form == "concat" else f"a {path.kind} skip"
-        undefined |= dict.fromkeys(("lam", "lam_full", "misfit"), f"{what}: fork and join {changes}; the gain is defined")
+        if path.form == "concat":
+            reason = "a concatenation: the join is wider than the fork; the gain is defined"
+        elif _shape(path.fork) != _shape(path.join):
+            reason = f"fork {_shape(path.fork)} and join {_shape(path.join)} differ in shape; the gain is defined"
+        else:
+            reason = "the path does not keep the coordinates; the gain is defined"
+        undefined |= dict.fromkeys(("lam", "lam_full", "misfit"), reason)
         return
     rr, sr = (float(total([getattr(c, k) for c in calls]).sum()) for k in ("rr", "sr"))
     if not rr > 0:
@@ -173,8 +176,8 @@ def _tops(observation: Observation) -> dict[int, float]:
     return {position[id(s)]: top for highway, top in pairs if top is not None for s in highway.skips}
 
 
-def account_highways(observation: Observation, model_class: str) -> tuple[Highway, ...]:
-    """One record per highway with a gradient at its last join."""
+def account_highways(observation: Observation, model_class: str, output: GradientSums) -> tuple[Highway, ...]:
+    """One record per highway with a gradient at its last join; `output` sums over the gradient at the model's output."""
     position = {id(s): i for i, s in enumerate(observation.skips)}
     site_of = {i: site for site in sites(observation.skips, model_class) for i in site.calls}
     found = []
@@ -183,11 +186,12 @@ def account_highways(observation: Observation, model_class: str) -> tuple[Highwa
         if top is None or not on:
             continue
         gains = [0.0 if s.hh is None or not top > 0 else math.sqrt(_sum(s.hh) / top) for _, s in on]
-        found.append(_highway([site_of[i] for i, _ in on], [s for _, s in on], gains, top, path.trunk_ops))
+        found.append(_highway([site_of[i] for i, _ in on], [s for _, s in on], gains, (top, output.squares), path.trunk_ops))
     return tuple(found)
 
 
-def _highway(on: list[Site], calls: list[SkipSums], gains: list[float], top: float, trunk_ops: tuple[str, ...]) -> Highway:
+def _highway(on: list[Site], calls: list[SkipSums], gains: list[float], ends: tuple[float, float], trunk_ops: tuple[str, ...]) -> Highway:
+    top, output = ends
     lams = [c.lam for c in calls]
     product = math.prod(lam for lam in lams if lam is not None) if None not in lams else None
     undefined = {}
@@ -195,8 +199,10 @@ def _highway(on: list[Site], calls: list[SkipSums], gains: list[float], top: flo
         undefined["product_of_lambdas"] = f"λ is not defined on {lams.count(None)} of {len(lams)} skips" if product is None else "it overflows"
         product = None
     gain, arriving = (_finite(gains[0]), _finite(math.sqrt(_sum(calls[0].tt) / top))) if top > 0 else (None, None)
+    above = _finite(math.sqrt(top / output)) if output > 0 else None
     reason = "the gradient at the last join is exactly 0" if not top > 0 else "the gradient is not finite"
     undefined |= {k: reason for k, v in (("gain", gain), ("total_gain", arriving)) if v is None}
+    undefined |= {} if above is not None else {"top_gain": "the gradient at the model's output is not a positive number"}
     first, last = on[0].id, on[-1].id
     return Highway(
         name=first if first == last else f"{first} … {last}",
@@ -205,6 +211,7 @@ def _highway(on: list[Site], calls: list[SkipSums], gains: list[float], top: flo
         product_of_lambdas=product,
         gain=gain,
         total_gain=arriving,
+        top_gain=above,
         fork_gains=tuple(g if math.isfinite(g) else 0.0 for g in gains),
         undefined=undefined,
     )

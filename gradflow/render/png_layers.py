@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gradflow.records import Layer, Report
+from gradflow.records import Highway, Layer, Report
 from gradflow.render import folding
 from gradflow.render.numbers import decades, number
 from gradflow.render.png_text import FAINT, GREY, INK, power, short
@@ -61,7 +61,7 @@ def draw(axes: Axes, report: Report) -> list[tuple[float, float, str]]:
     """Draws the layers; returns the points to name (x, y, text), worst first."""
     stages = _stages(report.layers)
     logs = [log for layer in report.layers if (log := decades(layer.gain)) is not None]
-    road = [log for h in report.highways for g in h.fork_gains if (log := decades(g)) is not None]
+    road = [log for h in report.highways for g in (1.0, *h.fork_gains) if (log := _road_height(h, g)) is not None]
     odd = any(not layer.gain for layer in report.layers) or any(g == 0 for h in report.highways for g in h.fork_gains)
     limits = span_of(logs + road, floor=odd)
     decade_axis(axes, limits)
@@ -144,7 +144,7 @@ def _edge(axes: Axes, layers: Sequence[Layer], limits: Range) -> list[tuple[Line
 
 
 def _highways(axes: Axes, report: Report, limits: Range) -> list[tuple[Line2D, str]]:
-    """The gradient at each fork with every branch cut, down to the last join, where it is 1."""
+    """The gradient at each fork with every branch cut, from the last join on, where it is the whole gradient; on the layers' scale."""
     skips = {s.id: s for s in report.skips}
     drawn = False
     for highway in report.highways:
@@ -153,10 +153,16 @@ def _highways(axes: Axes, report: Report, limits: Range) -> list[tuple[Line2D, s
             continue
         ends = max(skips[i].join_depth for i in highway.skips if i in skips) - 0.5
         points = sorted([*forks, (ends, 1.0)])
-        heights = [limits.floor if (log := decades(gain)) is None else log for _, gain in points]
+        heights = [limits.floor if (log := _road_height(highway, gain)) is None else log for _, gain in points]
         axes.plot([x for x, _ in points], heights, color=HIGHWAY, linewidth=1.8, zorder=2.5, alpha=0.85)
         drawn = True
     return [(Line2D([], [], color=HIGHWAY, linewidth=1.8), "highway: skips alone")] if drawn else []
+
+
+def _road_height(highway: Highway, gain: float) -> float | None:
+    """Decades of a gain on the highway, measured as the layers are: against the model's output."""
+    log, top = decades(gain), decades(highway.top_gain if highway.top_gain is not None else 1.0)
+    return None if log is None else log + (top or 0.0)
 
 
 def _road_sign(report: Report, limits: Range) -> list[tuple[float, float, str]]:
@@ -169,7 +175,8 @@ def _road_sign(report: Report, limits: Range) -> list[tuple[float, float, str]]:
         return []
     rules = sorted({f.rule for f in alarms(report) if f.where == highway.name})
     text = " ".join([*rules, f"highway of {plural(len(highway.skips), 'skip')}: gain {number(highway.gain, 4)}"])
-    return [(forks[highway.skips[0]], limits.floor if log is None else log, text)]
+    height = _road_height(highway, highway.gain)
+    return [(forks[highway.skips[0]], limits.floor if height is None else height, text)]
 
 
 def _height(layer: Layer, limits: Range) -> float:

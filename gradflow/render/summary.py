@@ -88,7 +88,7 @@ def next_step(report: Report) -> str:
         return clean(fixes[0])
     if not is_complete(report):
         return "Nothing that was measured is wrong, but not everything was measured: see coverage. --json F keeps the numbers."
-    return "Nothing to mend. --png F draws the gradient over depth, --json F keeps this report as a baseline for `gradflow diff`."
+    return "Nothing to mend. --png F draws the gradient over depth, --json F keeps the numbers."
 
 
 def alarms(report: Report) -> list[Finding]:

@@ -93,10 +93,14 @@ def gradients(network: Network) -> dict[str, Gradients]:
     found = {}
     for i, name in enumerate(names):
         g, t, s, f = ends[i], ends[i + len(names)], parts[i], parts[i + len(names)]
-        end = whole.skip_ends[name]
-        full = s if g.shape != end.shape or end is whole.forks[name] else torch.autograd.grad(end, whole.forks[name], _share(network, name, g), retain_graph=True)[0]
-        found[name] = Gradients(g, s, f, t, full)
+        found[name] = Gradients(g, s, f, t, s if g.shape != s.shape else _full(network, whole, name, g))
     return found
+
+
+def _full(network: Network, trace: Trace, name: str, g: Tensor) -> Tensor:
+    """What the skip's operand alone sends back to the fork, its gate differentiated as well."""
+    end, fork, share = trace.skip_ends[name], trace.forks[name], _share(network, name, g)
+    return share if end is fork else torch.autograd.grad(end, fork, share, retain_graph=True)[0]
 
 
 def _share(network: Network, name: str, g: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def highway(skips: Sequence[Skip], **changes: Any) -> Highway:
     product = None if None in lams else math.prod(lam for lam in lams if lam is not None)
     known: dict[str, Any] = {
         "name": f"{skips[0].id} … {skips[-1].id}", "skips": tuple(s.id for s in skips), "trunk_ops": ("relu", "convolution"), "product_of_lambdas": product,
-        "gain": skips[0].highway_gain, "total_gain": 1.1, "fork_gains": tuple(s.highway_gain or 0.0 for s in skips),
+        "gain": skips[0].highway_gain, "total_gain": 1.1, "top_gain": 1.0, "fork_gains": tuple(s.highway_gain or 0.0 for s in skips),
         "undefined": {} if product is not None else {"product_of_lambdas": "the λ of a skip is undefined"},
     } | changes  # fmt: skip
     return Highway(**known)
@@ -225,8 +225,10 @@ def unmeasured() -> Report:
     layers = [layer(f"blocks.{i}", "Linear", i, None, why="the gradient is cut by detach()") for i in range(4)] + [layer("head", "Linear", 4, 1.0)]
     gone: Any = dict.fromkeys(SKIP_NUMBERS)
     skips = [skip("blocks.3", 1, 4, undefined=dict.fromkeys(SKIP_NUMBERS, "no gradient reached the join"), **gone)]
-    lost = dict.fromkeys(("product_of_lambdas", "gain", "total_gain"), "no gradient reached the join")
-    road = Highway(name="h", skips=("blocks.3",), trunk_ops=(), product_of_lambdas=None, gain=None, total_gain=None, fork_gains=(), undefined=lost)
+    lost = dict.fromkeys(("product_of_lambdas", "gain", "total_gain", "top_gain"), "no gradient reached the join")
+    road = Highway(
+        name="h", skips=("blocks.3",), trunk_ops=(), product_of_lambdas=None, gain=None, total_gain=None, top_gain=None, fork_gains=(), undefined=lost
+    )
     found = finding("GF110", "blocks.0", "No gradient reaches this layer.", "Remove the detach().", value=None, limit=None, severity="warning")
     return report(layers, skips, [road], [found])
 
