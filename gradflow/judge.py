@@ -174,18 +174,18 @@ def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
     if highway.gain is None:
         return []
     findings = []
-    for rule, word in ((RULES["GF206"], "starves"), (RULES["GF207"], "explodes")):
+    for rule, word in ((RULES["GF206"], "carry only"), (RULES["GF207"], "carry")):
         broken = rule.severity(highway.gain)
         if broken is None:
             continue
         severity, blame = _blame(highway, skips, broken[0])
-        total = "" if highway.total_gain is None else f"; the total gradient there, branches included, is {highway.total_gain:.3g}"
+        total = "" if highway.total_gain is None else f"; with the branches it is {highway.total_gain:.3g}"
         findings.append(
             Finding(
                 rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
                 decades=rule.decades(highway.gain) if severity != "info" else 0.0, fix=rule.fix, location=_worst_location(highway, skips),
-                message=f"The highway of {len(highway.skips)} skips {word}: {highway.gain:.3g} of the gradient at its last join arrives at its first fork "
-                f"through the skips alone ({_describe(highway, skips)}){total}.{blame}",
+                message=f"The skips alone {word} {highway.gain:.3g} of the gradient down this highway of {len(highway.skips)} "
+                f"({_describe(highway, skips)}){total}.{blame}",
             )
         )  # fmt: skip
     return findings

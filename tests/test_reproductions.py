@@ -44,7 +44,7 @@ def test_resnet_110_with_half_a_shortcut():
     assert (first.rule, first.severity, first.where) == ("GF206", "error", highway.name)
     assert first.value == highway.gain
     assert "5.55e-17" in first.message
-    assert f"total gradient there, branches included, is {highway.total_gain:.3g}" in first.message
+    assert f"{highway.total_gain:.3g}" in first.message
     assert report.verdict == "sick"
 
 

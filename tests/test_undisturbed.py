@@ -666,10 +666,10 @@ def test_nothing_is_restored_by_halves():
         m.f.weight.requires_grad_(False)
 
     torch.manual_seed(0)
-    model = Writing(write)
+    model, x = Writing(write), torch.randn(6, 4)
     before = snapshot(model)
     with suppress(RuntimeError, errors.GradflowError):
-        gradflow.profile(model, torch.randn(6, 4))
+        gradflow.profile(model, x)
     changed = differences(before, snapshot(model))
     changed.pop("buffers", None)
     assert changed == {}

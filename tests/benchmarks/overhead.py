@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import conftest  # noqa: E402, F401  declares torchvision's operators where its build cannot load them
+import conftest  # noqa: F401  declares torchvision's operators where its build cannot load them
 
-from gradflow.observe import Settings, observe  # noqa: E402
-from gradflow.subject import choose_loss, given_batch  # noqa: E402
+from gradflow.observe import Settings, observe
+from gradflow.subject import choose_loss, given_batch
 
 
 def resnet50() -> tuple[nn.Module, object]:

@@ -50,6 +50,13 @@ def _name(skip: SkipPath, observation: Observation, named: dict[tuple[Value | No
     return named.get((fork, join), f"unplanted: {skip.kind} from {skip.fork.name} to {skip.join.name}")
 
 
+def _sum_behind(y: Tensor) -> Value | None:
+    """The tape's value of a sum; where it was written into a view, that of the memory behind the view."""
+    value = value_of(y)
+    behind = value[0].next_functions[0] if value is not None and value[0].next_functions else (None, 0)
+    return behind if behind[0] is not None and behind[0].name() == "CopySlices" else value
+
+
 class _Spy:
     """The loss, noting the tape's values behind the network's trace (gradflow puts the network's attributes back afterwards)."""
 
@@ -60,7 +67,7 @@ class _Spy:
         trace = self._network.trace
         self.first = value_of(trace.first)
         self.forks = {name: value_of(t) for name, t in trace.forks.items()}
-        self.joins = {name: value_of(t) for name, t in trace.joins.items()}
+        self.joins = {name: _sum_behind(t) for name, t in trace.joins.items()}
         return loss(output)
 
 

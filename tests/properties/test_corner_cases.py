@@ -34,6 +34,33 @@ def test_in_place_sum_into_a_view() -> None:
     assert _rows(Block("identity", (Op("linear"), Op("tanh"), Op("linear")), "in place"))["0"].lam == pytest.approx(1, rel=1e-13)
 
 
+class _WritesIntoALayersOutput(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.layer, self.head, self.how = nn.Linear(4, 4), nn.Linear(4, 4), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        if self.how == "sum":
+            h += x
+        elif self.how == "relu":
+            h = torch.relu_(h)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("how", ["nothing", "sum", "relu"])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 2, 4)], ids=str)
+def test_layer_whose_output_is_written_into(how: str, shape: tuple[int, ...]) -> None:
+    """A layer is measured at what it returned, also where the next operator overwrites that (3-d: a view of what the tape then holds)."""
+    model, x = _WritesIntoALayersOutput(how).double(), torch.randn(shape, dtype=torch.float64)
+    rows = {layer.name: layer for layer in profile(model, x, loss=lambda out: out.pow(2).mean()).layers}
+    assert rows["layer"].grad_norm is not None, rows["layer"].undefined
+    h = model.layer(x)
+    after = {"nothing": lambda: h, "sum": lambda: h + x, "relu": lambda: h.relu()}[how]()
+    (truth,) = torch.autograd.grad(model.head(after).pow(2).mean(), h)
+    assert rows["layer"].grad_norm == pytest.approx(float(truth.norm()), rel=1e-12)
+
+
 @pytest.mark.parametrize("first", [Op("relu"), Towers(0, "tanh")], ids=["relu", "sum of activations"])
 def test_fork_before_the_first_parameter(first: Element) -> None:
     """A skip whose fork depends on the input alone, through an operator, is measured like one that starts at the input itself."""
