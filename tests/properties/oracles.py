@@ -54,7 +54,7 @@ def _sum_behind(y: Tensor) -> Value | None:
     """The tape's value of a sum; where it was written into a view, that of the memory behind the view."""
     value = value_of(y)
     behind = value[0].next_functions[0] if value is not None and value[0].next_functions else (None, 0)
-    return behind if behind[0] is not None and behind[0].name() == "CopySlices" else value
+    return behind if behind[0] is not None and behind[0].name().endswith("CopySlices") else value
 
 
 class _Spy:

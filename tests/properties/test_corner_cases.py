@@ -56,7 +56,7 @@ def test_layer_whose_output_is_written_into(how: str, shape: tuple[int, ...]) ->
     rows = {layer.name: layer for layer in profile(model, x, loss=lambda out: out.pow(2).mean()).layers}
     assert rows["layer"].grad_norm is not None, rows["layer"].undefined
     h = model.layer(x)
-    after = {"nothing": lambda: h, "sum": lambda: h + x, "relu": lambda: h.relu()}[how]()
+    after = {"nothing": lambda: h, "sum": lambda: h + x, "relu": h.relu}[how]()
     (truth,) = torch.autograd.grad(model.head(after).pow(2).mean(), h)
     assert rows["layer"].grad_norm == pytest.approx(float(truth.norm()), rel=1e-12)
 

@@ -56,14 +56,14 @@ def _check_parameter(parameter: Parameter, frozen: set[str]) -> None:
     elif owner in _UNREACHED:
         assert parameter.status == "unreached" and _UNREACHED[owner] in parameter.undefined["grad_norm"], parameter
     else:
-        assert parameter.status == "measured" and parameter.grad_norm is not None and parameter.grad_norm > 0
+        assert parameter.status == "measured" and parameter.grad_norm is not None
 
 
 def _check_layer(layer: Layer, model: nn.Module) -> None:
     if layer.grad_norm is None:
         assert layer.undefined["grad_norm"]
     else:
-        assert layer.grad_norm > 0 and layer.gain is not None
+        assert layer.gain is not None
     if layer.name in _UNREACHED:
         assert layer.grad_norm is None
     trainable = any(p.requires_grad for p in model.get_submodule(layer.name).parameters(recurse=False)) if "(" not in layer.name else False
