@@ -43,8 +43,8 @@ def _stand_in(name: str) -> Callable[..., Any]:
 
 def keywords(node: Any) -> dict[str, object]:
     """The saved constants that change what the operator does to a gradient."""
-    alpha = getattr(node, "_saved_alpha", 1)
-    return {} if alpha == 1 or not isinstance(alpha, (int, float)) else {"alpha": alpha}
+    found = {name: getattr(node, f"_saved_{name}", 1) for name in ("alpha", "beta")}
+    return {name: value for name, value in found.items() if isinstance(value, (int, float)) and value != 1}
 
 
 def constant(node: Any, position: int) -> object:

@@ -183,6 +183,11 @@ class NotInputs(InputError):
         )
 
 
+class EmptyBatch(InputError):
+    def __init__(self, *, name: str, shape: Sequence[int]) -> None:
+        super().__init__(f"Input {name} of shape {list(shape)} has no elements: nothing can flow back.", "Give a batch of at least one sample.")
+
+
 class BatchFileError(InputError):
     def __init__(self, *, file: str, reason: str, remedy: str = "Give a .pt, .npz or .safetensors file that holds tensors.") -> None:
         super().__init__(f"Cannot read the batch {file}: {reason}.", remedy)

@@ -72,12 +72,12 @@ class SkipGauge:
         h, zero = self.highway, torch.zeros(1, dtype=torch.float64, device=t.device)
         wanted = {"ss": (s, s), "ff": (f, f), "tt": (t, t), "sf": (s, f)}
         if h is not None:
-            wanted |= {"hh": (h, h), "ht": (h, t)}
+            wanted["ht"] = (h, t)
         known: dict[str, Tensor] = {}
         if s is not None and self._reference is not None and _same(s, self._reference):
             known["ss"] = self._sums["rr"].sum().reshape(1)  # one tensor, one sum: the gain of an identity is 1 to the last digit
-            if h is s:
-                known["hh"] = known["ss"]
+        if h is not None:
+            known["hh"] = known["ss"] if h is s and "ss" in known else inner(h, h, 1)  # exact as ‖g‖ at the top is: identities carry 1
         pairs = {name: (a, b) for name, (a, b) in wanted.items() if a is not None and b is not None and name not in known}
         found = products(list(pairs.values()), t, parts)
         self._sums |= dict.fromkeys(wanted, zero) | known | {name: found[i : i + 1] for i, name in enumerate(pairs)}

@@ -1,12 +1,13 @@
 """Profiling leaves no trace: everything that a forward, a loss or a backward could change is put back, also after an exception or Ctrl-C.
 
-Parameters are copied only when the forward is about to write into one; a copy of all of them would double the memory of a large model.
+Each thing is put back by a callback of its own, so that one that cannot be restored does not keep the others from it. Parameters are copied only when
+something is about to write into one; a copy of all of them would double the memory of a large model.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,51 +17,56 @@ from torch import Tensor, nn
 
 
 class ParameterKeeper:
-    """Copies of the parameters that are about to be written to."""
+    """The parameters' storages, and copies of those that are about to be written to."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._by_storage: dict[int, list[Tensor]] = {}
-        for parameter in model.parameters():
-            self._by_storage.setdefault(_storage(parameter), []).append(parameter)
-        self._copies: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._parameters = list(dict.fromkeys(p for m in modules for p in m.parameters()))
+        self._data = [p.detach() for p in self._parameters]
+        self._by_storage: dict[int, list[int]] = {}
+        for i, data in enumerate(self._data):
+            self._by_storage.setdefault(_storage(data), []).append(i)
+        self._copies: dict[int, Tensor] = {}
+        for parameter in self._parameters:
+            if parameter._backward_hooks:  # a gradient hook may write the parameter while the backward pass runs, unseen by the recorder
+                self.before_write(parameter)
 
     def before_write(self, tensor: Tensor) -> None:
-        """Call with a tensor that an in-place operation is about to change; views and detached aliases of a parameter count as it."""
-        for parameter in self._by_storage.pop(_storage(tensor), ()):
-            self._copies.append((parameter, parameter.detach().clone(memory_format=torch.preserve_format)))
+        """Call with a tensor that may be about to change in place; views and detached aliases of a parameter count as it."""
+        for i in self._by_storage.pop(_storage(tensor), ()):
+            self._copies[i] = self._data[i].clone(memory_format=torch.preserve_format)
 
     def restore(self) -> None:
+        """Put back each parameter's storage and, where it may have been written to, its content."""
         with torch.no_grad():
-            for parameter, copy in self._copies:
-                parameter.data.copy_(copy)  # through .data, so that the version counter does not move
-        self._copies.clear()
+            for i, (parameter, data) in enumerate(zip(self._parameters, self._data, strict=True)):
+                _put_back(parameter, data, self._copies.get(i))
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[ParameterKeeper]:
-    """Put back the model's buffers, gradients, modes, attributes and hooks, all random states and torch's global flags when the block ends."""
+def undisturbed(*modules: nn.Module) -> Iterator[ParameterKeeper]:
+    """Put back the modules' buffers, gradients, modes, attributes and hooks, all random states and torch's global flags when the block ends."""
     with ExitStack() as stack:
-        keeper = ParameterKeeper(model)
+        keeper = ParameterKeeper(modules)
         stack.callback(keeper.restore)
-        stack.enter_context(_random_states())
+        _keep_random_states(stack)
         stack.enter_context(_global_flags())
-        stack.enter_context(_modules(model))
-        stack.enter_context(_gradients(model))
+        for module in dict.fromkeys(m for root in modules for m in root.modules()):
+            _keep_attributes(stack, module)
+        for buffer in dict.fromkeys(b for root in modules for b in root.buffers()):
+            stack.callback(_put_back, buffer, buffer.detach(), buffer.detach().clone(memory_format=torch.preserve_format))
+            stack.callback(_put_back_flag, buffer, buffer.requires_grad)
+        for parameter in dict.fromkeys(p for root in modules for p in root.parameters()):
+            stack.callback(_put_back_flag, parameter, parameter.requires_grad)
+            _set_gradient_aside(stack, parameter)
         yield keeper
 
 
-@contextmanager
-def _random_states() -> Iterator[None]:
-    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
-        torch.random.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+def _keep_random_states(stack: ExitStack) -> None:
+    stack.callback(random.setstate, random.getstate())
+    stack.callback(np.random.set_state, np.random.get_state())
+    stack.callback(torch.random.set_rng_state, torch.random.get_rng_state())
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        stack.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
 
 
 @contextmanager
@@ -83,48 +89,61 @@ def _global_flags() -> Iterator[None]:
             torch.set_float32_matmul_precision(precision)
 
 
-@contextmanager
-def _modules(model: nn.Module) -> Iterator[None]:
-    """Attributes are put back by reference, containers that modules write to (buffers, hooks, submodules) and buffers' contents by copy."""
-    kept = [(m, dict(m.__dict__), {k: v.copy() for k, v in m.__dict__.items() if isinstance(v, dict)}) for m in model.modules()]
-    buffers = [(b, b.detach().clone(memory_format=torch.preserve_format), b.requires_grad) for b in model.buffers()]
-    trainable = [(p, p.requires_grad) for p in model.parameters()]
-    try:
-        yield
-    finally:
-        for module, attributes, containers in kept:
-            for name in [n for n in module.__dict__ if n not in attributes]:
-                del module.__dict__[name]
-            for name, container in containers.items():
-                attributes[name].clear()
-                attributes[name].update(container)
-            module.__dict__.update(attributes)
-        with torch.no_grad():
-            for buffer, copy, requires_grad in buffers:
-                buffer.data.copy_(copy)
-                if buffer.requires_grad != requires_grad:
-                    buffer.requires_grad_(requires_grad)
-        for parameter, requires_grad in trainable:
-            if parameter.requires_grad != requires_grad:
-                parameter.requires_grad_(requires_grad)
+def _keep_attributes(stack: ExitStack, module: nn.Module) -> None:
+    """Attributes come back by reference, plain containers (buffers, hooks, submodules, lists) and tensors also by content."""
+    kept = dict(module.__dict__)
+
+    def put_back() -> None:
+        for name in [n for n in module.__dict__ if n not in kept]:
+            del module.__dict__[name]
+        module.__dict__.update(kept)
+
+    stack.callback(put_back)
+    for value in kept.values():
+        if isinstance(value, dict):
+            stack.callback(_refill_mapping, value, value.copy())
+        elif isinstance(value, list):
+            stack.callback(value.__setitem__, slice(None), value.copy())
+        elif isinstance(value, set):
+            stack.callback(_refill_set, value, value.copy())
+        elif isinstance(value, Tensor):
+            stack.callback(_put_back, value, value.detach(), value.detach().clone(memory_format=torch.preserve_format))
+        elif isinstance(value, torch.Generator):
+            stack.callback(value.set_state, value.get_state())
 
 
-@contextmanager
-def _gradients(model: nn.Module) -> Iterator[None]:
-    """`.grad` is set aside, and hooks that would act on accumulated gradients (an optimizer stepping in backward) are muted."""
-    grads = [(p, p.grad) for p in model.parameters()]
-    muted = [(p, p._post_accumulate_grad_hooks) for p in model.parameters() if p._post_accumulate_grad_hooks]
-    for parameter, _ in grads:
-        parameter.grad = None
-    for parameter, _ in muted:
+def _refill_mapping(mapping: dict[Any, Any], content: dict[Any, Any]) -> None:
+    mapping.clear()
+    mapping.update(content)
+
+
+def _refill_set(members: set[Any], content: set[Any]) -> None:
+    members.clear()
+    members.update(content)
+
+
+def _put_back(tensor: Tensor, data: Tensor, content: Tensor | None) -> None:
+    """`data` aliases what the tensor was, and `content` copies it. Writing through .data leaves the version counter alone."""
+    with torch.no_grad():
+        if _storage(tensor) != _storage(data) or tensor.shape != data.shape or tensor.stride() != data.stride():
+            tensor.data = data
+        if content is not None:
+            tensor.data.copy_(content)
+
+
+def _put_back_flag(tensor: Tensor, requires_grad: bool) -> None:
+    if tensor.requires_grad != requires_grad:
+        tensor.requires_grad_(requires_grad)
+
+
+def _set_gradient_aside(stack: ExitStack, parameter: nn.Parameter) -> None:
+    """`.grad` is set aside, and hooks that would act on an accumulated gradient (an optimizer stepping in backward) are muted."""
+    hooks = parameter._post_accumulate_grad_hooks
+    if hooks:
+        stack.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
         parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for parameter, grad in grads:
-            parameter.grad = grad
-        for parameter, hooks in muted:
-            parameter._post_accumulate_grad_hooks = hooks
+    stack.callback(setattr, parameter, "grad", parameter.grad)
+    parameter.grad = None
 
 
 def _storage(tensor: Any) -> int:

@@ -10,6 +10,7 @@ from gradflow.records import Finding, Highway, Layer, Location, Severity, Skip, 
 from gradflow.rules import RULES
 
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
+_TRANSFORMING = ("norm", "projection")  # their scale is data's and weights', not a factor that someone wrote
 _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
 _MOST_ALLOWANCE = 3.0  # decades
 _LIVE = 0.3  # of the gradient at its join: a skip that passes on more is alive
@@ -26,6 +27,7 @@ def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Hig
     found = [
         *(f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance, scales)),
         *_closed_trunk(layers),
+        *_silent(layers),
         *_nonfinite(layers),
         *(f for layer in layers if (f := _unreached(layer)) is not None),
         *_skips(skips, highways),
@@ -117,6 +119,20 @@ def _closed_trunk(layers: Sequence[Layer]) -> list[Finding]:
     ]  # fmt: skip
 
 
+def _silent(layers: Sequence[Layer]) -> list[Finding]:
+    """Where no layer has a gain there is nothing to call healthy."""
+    if any(layer.gain is not None or layer.nonfinite for layer in layers):
+        return []
+    rule = RULES["GF107"]
+    reason = next((layer.undefined["gain"] for layer in layers if layer.grad_norm is not None), "no layer was measured")
+    return [
+        Finding(
+            rule=rule.code, severity="error", where="output", value=0.0, limit=0.0, decades=100.0, fix=rule.fix, location=None,
+            message=f"Nothing can be said about the gradient: {reason}.",
+        )
+    ]  # fmt: skip
+
+
 def _nonfinite(layers: Sequence[Layer]) -> list[Finding]:
     """The layer nearest the loss is named first: the backward pass met it first."""
     rule = RULES["GF103"]
@@ -147,7 +163,7 @@ def _skips(skips: Sequence[Skip], highways: Sequence[Highway]) -> list[Finding]:
     compensated = {i for h in highways if _is_compensated(h) for i in h.skips}
     findings = []
     for skip in skips:
-        if skip.lam is None or (skip.misfit is not None and skip.misfit > _MOSTLY_SCALAR):
+        if skip.lam is None or skip.kind in _TRANSFORMING or (skip.misfit is not None and skip.misfit > _MOSTLY_SCALAR):
             continue
         for rule, word, bound in ((RULES["GF201"], "attenuates", skip.lam_high), (RULES["GF202"], "amplifies", skip.lam_low)):
             size = abs(skip.lam)

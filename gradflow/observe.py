@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -45,6 +46,7 @@ class Observation:
     module_calls: Sequence[ModuleCall]
     outputs: Sequence[Value]
     cuts: Sequence[Origin]
+    cut_leaves: Sequence[tuple[Tensor, Origin]]
     samples: int
     loss_value: float
     loss_scale: float
@@ -65,27 +67,33 @@ class _Forward:
     outputs: tuple[Tensor, ...] = field(default=())
 
 
-def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings) -> Observation:
+def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = ()) -> Observation:
     """Run `batch` forward and back and read the gradient everywhere.
 
-    Floating inputs are put on the tape, so that a skip may start at an input; a model that cannot take them so is run without.
+    Floating inputs are put on the tape, so that a skip may start at an input; a model that cannot take them so is run without. `bystanders` are other modules that take part (a loss), which are left as they were as well.
 
     Raises:
+        EmptyBatch: an input has no elements.
         ModelFailed: the forward, the loss or the backward raised; with the model's own frames.
         GradflowError: the loss or the output cannot be differentiated.
     """
+    for record in batch.records:
+        if 0 in record.shape:
+            raise errors.EmptyBatch(name=record.name, shape=record.shape)
+    modules = (model, *bystanders)
     trackable = any(t.is_floating_point() or t.is_complex() for _, t in tensors((batch.args, batch.kwargs), "input"))
     if trackable:
         try:
-            return _observe(model, batch, objective, settings, track=True)
+            return _observe(modules, batch, objective, settings, track=True)
         except errors.ModelFailed as failure:
             if failure.phase != "forward pass":
                 raise
-    return _observe(model, batch, objective, settings, track=False)
+    return _observe(modules, batch, objective, settings, track=False)
 
 
-def _observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, *, track: bool) -> Observation:
-    with undisturbed(model) as keeper:
+def _observe(modules: tuple[nn.Module, ...], batch: Batch, objective: Objective, settings: Settings, *, track: bool) -> Observation:
+    model = modules[0]
+    with undisturbed(*modules) as keeper, plain_checkpoints(), eager():
         if settings.evaluate:
             model.eval()
         seed_everything(settings.seed)
@@ -115,7 +123,10 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
         samples=samples,
     )
     analysed = _now()
-    _backward(meter, cotangents, [*trained, *(forward.sources[n] for n in _needed_inputs(skips))])
+    leaves = [*trained, *(forward.sources[n] for n in _needed_inputs(tape, skips) if n in forward.sources)]
+    if not leaves:
+        raise errors.NoGradient(what=f"The loss of {type(model).__name__}", found="computed without any of its parameters")
+    _backward(meter, cotangents, leaves)
     ended = _now()
     readings = meter.read()
     return Observation(
@@ -126,6 +137,7 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
         module_calls=tuple(forward.recorder.module_calls),
         outputs=outputs,
         cuts=tuple(forward.recorder.cuts),
+        cut_leaves=tuple(forward.recorder.cut_leaves),
         samples=samples,
         loss_value=float(forward.roots.value.double()),
         loss_scale=scale,
@@ -141,15 +153,18 @@ def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Set
     named: list[tuple[str, Tensor]] = []
     names = iter([record.name for record in batch.records])
 
+    copies: dict[int, Tensor] = {}
+
     def own(tensor: Tensor) -> Tensor:
-        """The model's own copy: the caller's tensor stays as it is whatever the model does in place."""
-        name = next(names, f"input_{len(named)}")
-        leaf = tensor.detach()
-        if track and (leaf.is_floating_point() or leaf.is_complex()):
-            leaf = sources[name] = leaf.requires_grad_()
-        copy = leaf.clone()
-        named.append((name, copy))
-        return copy
+        """The model's own copy, one for each tensor: the caller's stays as it is whatever the model does in place."""
+        if id(tensor) not in copies:
+            name = next(names, f"input_{len(named)}")
+            leaf = tensor.clone() if tensor.is_inference() else tensor.detach()
+            if track and (leaf.is_floating_point() or leaf.is_complex()):
+                leaf = sources[name] = leaf.requires_grad_()
+            copies[id(tensor)] = leaf.clone()
+            named.append((name, copies[id(tensor)]))
+        return copies[id(tensor)]
 
     args, kwargs = cast(tuple[tuple[object, ...], dict[str, object]], replaced((batch.args, dict(batch.kwargs)), own))
     recorder = Recorder(model, keeper.before_write)
@@ -169,6 +184,32 @@ def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Set
 def _backward(meter: Meter, cotangents: Sequence[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> None:
     with meter, _blame("backward pass"):
         torch.autograd.backward([t for t, _ in cotangents], [c for _, c in cotangents], inputs=leaves)
+
+
+@contextmanager
+def plain_checkpoints() -> Iterator[None]:
+    """Activation checkpoints keep their activations: recomputed ones cannot be replayed, and re-entrant ones hide their block in one node."""
+    checkpoint: Any = sys.modules.get("torch.utils.checkpoint")
+    if checkpoint is None:
+        yield
+        return
+
+    def keep(*args: object, **kwargs: object) -> Iterator[None]:
+        yield
+
+    generator = checkpoint._checkpoint_without_reentrant_generator
+    checkpoint._checkpoint_without_reentrant_generator = keep
+    checkpoint.CheckpointFunction.apply = staticmethod(lambda run, preserve, *args: run(*args))
+    try:
+        yield
+    finally:
+        checkpoint._checkpoint_without_reentrant_generator = generator
+        del checkpoint.CheckpointFunction.apply
+
+
+def eager() -> AbstractContextManager[object]:
+    """Compiled modules run eagerly: compiled, each is one opaque node. Costs nothing where nothing was compiled."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
@@ -228,9 +269,19 @@ def _on_tape(tape: Tape, names: Mapping[Tensor, str]) -> list[Tensor]:
     return [p for p, name in names.items() if name in found]
 
 
-def _needed_inputs(skips: Sequence[SkipPath]) -> list[str]:
-    """Inputs at which a skip starts: only their gradients are computed, so that the first layer costs what it costs in training."""
-    return list(dict.fromkeys(s.fork.meta["input"] for s in skips if s.fork.op == "placeholder"))
+def _needed_inputs(tape: Tape, skips: Sequence[SkipPath]) -> list[str]:
+    """Inputs that lead to a fork without passing a parameter: only their gradients are computed, so that the first layer costs what it costs in training."""
+    behind: dict[fx.Node, frozenset[str]] = {}
+    trained: set[fx.Node] = set()
+    for node in tape.graph.nodes:
+        operands = node.all_input_nodes
+        if node.meta.get("parameter") or any(a in trained for a in operands):
+            trained.add(node)
+        elif node.op == "placeholder":
+            behind[node] = frozenset({node.meta["input"]})
+        else:
+            behind[node] = frozenset[str]().union(*(behind[a] for a in operands))
+    return sorted({name for s in skips if s.fork not in trained for name in behind[s.fork]})
 
 
 def _uncalled(tape: Tape, recorder: Recorder) -> list[Value]:
@@ -255,6 +306,12 @@ def parameter_users(tape: Tape, wanted: Callable[[str], bool]) -> dict[str, list
                 elif not user.meta["data"]:
                     stack.append(user)
     return users
+
+
+def leaves_fused_path(model: nn.Module, settings: Settings) -> bool:
+    """Whether the model has a frozen encoder in eval mode: torch would fuse it, but not under hooks, and the two round differently."""
+    fused = (m for m in model.modules() if isinstance(m, (nn.TransformerEncoderLayer, nn.MultiheadAttention)))
+    return any((settings.evaluate or not m.training) and not any(p.requires_grad for p in m.parameters()) for m in fused)
 
 
 def _batch_size(inputs: Sequence[tuple[str, Tensor]]) -> int:

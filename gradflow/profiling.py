@@ -17,9 +17,9 @@ from gradflow import errors, judge, records
 from gradflow.accounts import account_highways, account_layers, account_skips
 from gradflow.accounts.layers import layer_rows
 from gradflow.meter import weigh
-from gradflow.observe import Observation, Settings, observe
+from gradflow.observe import Observation, Settings, leaves_fused_path, observe
 from gradflow.subject import Batch, Objective, choose_batch, choose_loss, given_batch, load
-from gradflow.subject.structure import dtype_name
+from gradflow.subject.structure import dtype_name, replaced
 from gradflow.sums import GradientSums
 
 Amp = Literal["bf16", "fp16"]
@@ -58,9 +58,9 @@ def profile(
     _check_amp(amp)
     check_model(model)
     batch = given_batch(inputs)
-    objective = choose_loss(loss=loss, targets=targets, model=model, seed=seed)
+    objective = choose_loss(loss=loss, targets=replaced(targets, torch.clone), model=model, seed=seed)
     settings = Settings(seed=seed, amp=amp, evaluate=evaluate)
-    return _report(model, batch, objective, settings, spec=type(model).__name__)
+    return _report(model, batch, objective, settings, spec=type(model).__name__, bystanders=_modules(loss))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,8 @@ def profile_target(target: str, options: Options) -> records.Report:
     batch = choose_batch(loaded, specs=options.inputs, batch_file=options.batch, seed=options.seed, device=device, dtype=dtype)
     objective = choose_loss(loss=options.loss, targets=_placed(batch.targets, device), model=model, seed=options.seed, file_loss=loaded.loss)
     settings = Settings(seed=options.seed, amp=options.amp, evaluate=options.evaluate)
-    return _report(model, batch, objective, settings, spec=target, notes=(*loaded.notes, *batch.notes))
+    notes = (*loaded.notes, *batch.notes)
+    return _report(model, batch, objective, settings, spec=target, notes=notes, bystanders=_modules(loaded.loss))
 
 
 def check_model(model: nn.Module) -> None:
@@ -118,8 +119,21 @@ def check_model(model: nn.Module) -> None:
         raise errors.NoParameters(model_class=type(model).__name__)
 
 
-def _report(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, *, spec: str, notes: Sequence[str] = ()) -> records.Report:
-    observation = observe(model, batch, objective, settings)
+def _modules(loss: object) -> tuple[nn.Module, ...]:
+    return (loss,) if isinstance(loss, nn.Module) else ()
+
+
+def _report(
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    settings: Settings,
+    *,
+    spec: str,
+    notes: Sequence[str] = (),
+    bystanders: tuple[nn.Module, ...] = (),
+) -> records.Report:
+    observation = observe(model, batch, objective, settings, bystanders)
     kind = type(model).__name__
     output = sum((observation.readings.values[v] for v in dict.fromkeys(observation.outputs) if v in observation.readings.values), GradientSums())
     rows = layer_rows(observation, model)
@@ -164,6 +178,8 @@ def _run(model: nn.Module, batch: Batch, objective: Objective, settings: Setting
     said = [*notes, *_tied(model)]
     if not observation.inputs_tracked:
         said.append("the model does not take inputs that require a gradient: a skip that starts at an input is not seen")
+    if leaves_fused_path(model, settings):
+        said.append("torch's fused path for frozen encoders in eval mode is not taken under hooks: values may differ from a plain run's in the last digits")
     if settings.amp == "fp16":
         said.append("gradients were measured under a loss scale of 65536 and are reported without it")
     return records.Run(

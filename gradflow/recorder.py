@@ -23,7 +23,13 @@ _sequence = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _SELF = str(Path(__file__).parent) + "/"
 _ZOO = _SELF + "zoo/"
-_WRITING_METHODS = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")) | {"__setitem__"}
+_WRITING_METHODS = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")) | {
+    "__setitem__",
+    "numpy",
+    "__array__",
+    "__dlpack__",
+}
+_WRITING_WORDS = ("out", "inplace", "max_norm")
 _CUTS = frozenset({"detach", "data"})
 _DEPTH = 4  # untracked values remember this many sources and operators; more would only lengthen messages
 
@@ -88,6 +94,7 @@ class Recorder(TorchFunctionMode):
         self._entered: list[Location | None] = []
         self.module_calls: list[ModuleCall] = []
         self.cuts: list[Origin] = []
+        self.cut_leaves: list[tuple[torch.Tensor, Origin]] = []
 
     def watch_inputs(self, named: Iterator[tuple[str, torch.Tensor]]) -> None:
         """Inputs that are not on the tape: what is computed from them alone is data all the same."""
@@ -144,7 +151,7 @@ class Recorder(TorchFunctionMode):
     def _leave_module(self, module: torch.nn.Module, args: object, output: object) -> None:
         with torch._C.DisableTorchFunction():
             name, index = self._names[module], self._unwind(self._names[module])
-            tensors = [t for t in _tensors(output) if t.is_floating_point() or t.is_complex()]
+            tensors = [t for t in _tensors(output) if _differentiable(t)]
             tracked = [t for t in tensors if t.grad_fn is not None]
             self.module_calls.append(
                 ModuleCall(
@@ -169,7 +176,7 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if self._before_write is not None and _writes(func, kwargs):
-            for written in _arguments(args[:1], {"out": kwargs["out"]} if kwargs and "out" in kwargs else None):
+            for written in _arguments(args, kwargs):
                 self._before_write(written)
         before = _sequence()
         out = func(*args, **kwargs) if kwargs else func(*args)
@@ -188,11 +195,14 @@ class Recorder(TorchFunctionMode):
         found: list[Origin] = []
         for tensor in _arguments(args, kwargs):
             if tensor.grad_fn is not None:
-                cut = _name(func) in _CUTS or not torch.is_grad_enabled()
+                cut = _differentiable(out) and (_name(func) in _CUTS or not torch.is_grad_enabled())
                 found.append(Origin(source=(tensor.grad_fn, tensor.output_nr), cut=cut, location=_user_location(), ops=(_name(func),)))
                 self.cuts.extend(found[-1:] if cut else ())
+            elif tensor.requires_grad:
+                self.cut_leaves.append((tensor, Origin(cut=True, location=_user_location(), ops=(_name(func),))))
             else:
-                found.extend(replace(o, ops=(*o.ops, _name(func))[-_DEPTH:]) for o in self._lookup(tensor))
+                cut = _differentiable(out)
+                found.extend(replace(o, cut=o.cut and cut, ops=(*o.ops, _name(func))[-_DEPTH:]) for o in self._lookup(tensor))
         if found:
             self._origins[id(out)] = (weakref.ref(out), tuple(found[:_DEPTH]))
 
@@ -202,6 +212,10 @@ class Recorder(TorchFunctionMode):
 
     def _origins_of(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[Origin, ...]:
         return tuple(o for t in _arguments(args, kwargs) for o in self._lookup(t))
+
+
+def _differentiable(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Iterator[torch.Tensor]:
@@ -242,7 +256,7 @@ def _writes(func: Callable[..., Any], kwargs: dict[str, Any] | None) -> bool:
     if known is None:
         name = getattr(func, "__name__", "")
         known = _in_place[func] = (name.endswith("_") and not name.endswith("__")) or name in _WRITING_METHODS
-    return known or (kwargs is not None and kwargs.get("out") is not None)
+    return known or (kwargs is not None and any(kwargs.get(word) is not None and kwargs[word] is not False for word in _WRITING_WORDS))
 
 
 _SKIP, _STOP, _USER = range(3)

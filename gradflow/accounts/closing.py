@@ -97,6 +97,8 @@ def _parameter(operand: object, zero: Set[str]) -> str:
         name = str(operand.meta.get("parameter", ""))
         return name if name in zero else ""
     kind = role(name_of(operand))
+    if kind is Role.NORM:  # a standardised weight: its gain is the factor
+        return _parameter(operand.args[1], zero) if len(operand.args) > 1 else ""
     if kind in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.MULTIPLY):
         return next((f for a in operand.args if (f := _parameter(a, zero))), "")
     return ""

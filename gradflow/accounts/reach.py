@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradflow.observe import Observation
+from gradflow.recorder import Origin
 from gradflow.tape import Value
 
 
@@ -17,7 +18,7 @@ class Reach:
         self._observation = observation
         self._called = {call.name for call in observation.module_calls}
         self._on_tape = {n.meta["parameter"] for n in observation.tape.graph.nodes if n.op == "get_attr"}
-        self._names = {p: n for n, p in model.named_parameters()}
+        self._names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
         self._cut: dict[str, str] | None = None
 
     def of_layer(self, calls: int, values: Sequence[Value]) -> str:
@@ -43,9 +44,8 @@ class Reach:
     def _cuts(self) -> dict[str, str]:
         """Parameter -> the detach() or no_grad() behind which it lies."""
         if self._cut is None:
-            self._cut = {}
+            self._cut = {self._names[leaf]: _how(origin) for leaf, origin in self._observation.cut_leaves if leaf in self._names}
             for origin in self._observation.cuts:
-                how = f"{origin.ops[-1]}() at {origin.location}" if origin.ops[-1] in ("detach", "data") else f"no_grad() at {origin.location}"
                 stack, seen = [origin.source[0]] if origin.source else [], set()
                 while stack:
                     node = stack.pop()
@@ -54,6 +54,10 @@ class Reach:
                     seen.add(node)
                     name = self._names.get(getattr(node, "variable", None))  # type: ignore[arg-type]
                     if name is not None:
-                        self._cut.setdefault(name, how)
+                        self._cut.setdefault(name, _how(origin))
                     stack.extend(n for n, _ in node.next_functions if n is not None)
         return self._cut
+
+
+def _how(origin: Origin) -> str:
+    return f"{origin.ops[-1]}() at {origin.location}" if origin.ops[-1] in ("detach", "data") else f"no_grad() at {origin.location}"

@@ -12,6 +12,7 @@ import numpy as np
 from gradflow.accounts.interval import interval
 from gradflow.accounts.layers import Row, depth_of
 from gradflow.observe import Observation
+from gradflow.operators import Role
 from gradflow.records import Highway, Location, Skip
 from gradflow.residual import SkipPath
 from gradflow.sums import Floats, GradientSums, SkipSums, misfit_squared, total
@@ -135,7 +136,9 @@ def _put_lambda(measures: Measures, undefined: dict[str, str], path: SkipPath, c
     lam = sr / rr
     full = [c.full for c in calls if c.full is not None]
     measures["lam"] = lam
-    measures["lam_full"] = float(total(full).sum()) / rr if len(full) == len(calls) else lam
+    gated = Role.MULTIPLY in path.roles
+    whole = float(total(full).sum()) / rr if len(full) == len(calls) else None if gated else lam
+    _put(measures, undefined, "lam_full", whole, "lerp's gate is one edge of the tape for both of its operands")
     _put(measures, undefined, "misfit", min(1.0, math.sqrt(misfit_squared(calls, lam)) / s) if s > 0 else None, "the skip sends back exactly 0")
 
 

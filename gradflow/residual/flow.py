@@ -67,7 +67,8 @@ class Flow:
             return Role.DROPOUT
         found = Role.LAYOUT if name_of(node) == "getitem" else role(name_of(node))
         if found is Role.WEIGHTED and not parameter:
-            return Role.POOL if operands == 1 else Role.OPAQUE
+            constant = Role.SCALE if name_of(node) in ("mm", "bmm", "mv", "linear") else Role.POOL
+            return constant if operands == 1 else Role.OPAQUE
         if found is Role.OPAQUE and operands == 1 and not parameter and _keeps_shape(node):
             return Role.ACTIVATION
         if found is Role.MULTIPLY or found is Role.DIVIDE:

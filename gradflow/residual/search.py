@@ -207,7 +207,7 @@ class _Join:
             path=_edges(flow, step.edges),
             roles=step.roles,
             path_ops=tuple(_op_name(flow, e, r) for e, r in zip(reversed(step.edges), reversed(step.roles), strict=True) if _shows(flow, e, r)),
-            full=self._full(found, reach) if Role.MULTIPLY in step.roles else None,
+            full=self._full(found, reach) if Role.MULTIPLY in step.roles and flow.role[self.i] is not Role.LERP else None,
             branch_edges=_edges(flow, tuple(e for e in flow.consumers[step.value] if e != step.edges[-1] and e[0] in members)),
             shared=any(len(flow.consumers[i]) > 1 for i, _ in step.edges if i != self.i),
             operand=found.operand,
@@ -285,10 +285,13 @@ def _edge_role(flow: Flow, i: int, position: int) -> Role:
         return Role.SCALE if position == 1 and (negated or "alpha" in node.kwargs) else Role.LAYOUT
     if role is Role.LERP:
         return Role.MULTIPLY if len(flow.sources[i]) > 2 else Role.SCALE
-    if role in (Role.CONCAT, Role.FUSED_ADD, Role.STACK):
+    if role is Role.FUSED_ADD:
+        return Role.SCALE if "beta" in node.kwargs else Role.LAYOUT
+    if role in (Role.CONCAT, Role.STACK):
         return Role.LAYOUT
     if role is Role.REDUCE:
-        return Role.POOL if flow.name(i) == "mean" else Role.LAYOUT
+        mean = Role.SCALE if flow.role[flow.sources[i][0][1]] is Role.STACK else Role.POOL
+        return mean if flow.name(i) == "mean" else Role.LAYOUT
     if role is Role.DIVIDE:
         return Role.MULTIPLY
     if role is Role.LAYOUT and flow.name(i) == "getitem":
@@ -306,8 +309,9 @@ def _shows(flow: Flow, edge: Edge, role: Role) -> bool:
 
 
 def _op_name(flow: Flow, edge: Edge, role: Role) -> str:
-    name, alpha = flow.name(edge[0]), flow.nodes[edge[0]].kwargs.get("alpha")
-    return name if alpha is None or role is not Role.SCALE else f"{name}(alpha={alpha})"
+    name, constants = flow.name(edge[0]), flow.nodes[edge[0]].kwargs
+    factor = next((f"({k}={v})" for k, v in constants.items() if k == ("alpha" if flow.role[edge[0]] is Role.ADD else "beta")), "")
+    return name + factor if role is Role.SCALE else name
 
 
 def _edges(flow: Flow, edges: tuple[Edge, ...]) -> tuple[tuple[fx.Node, int], ...]:

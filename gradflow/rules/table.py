@@ -60,7 +60,7 @@ _TABLE = (
     Rule(
         code="GF103", name="non-finite-gradient", error=0.0,
         why="An inf or nan in one gradient turns every weight before it into nan at the first step.",
-        fix="Look for a division, log, sqrt or norm at 0, or an overflow in half precision, in the layer named here: the backward pass meets it first.",
+        fix="Look for a division, log, sqrt or norm at 0, or an overflow in half precision, right after the layer named first: the backward pass met it there.",
     ),
     Rule(
         code="GF104", name="unreached-parameter", warning=0.0,
@@ -76,6 +76,11 @@ _TABLE = (
         code="GF106", name="closed-trunk",
         why="A parameter that is zero, such as a zero-initialised head, blocks all gradient in the first step; how it flows behind it cannot be seen.",
         fix="Profile after one training step, with --weights, or with the parameter initialised.",
+    ),
+    Rule(
+        code="GF107", name="silent-loss", error=0.0,
+        why="The gradient at the model's output is 0 or nothing was measured: no statement about any layer is possible.",
+        fix="Use a loss whose gradient is not 0 on this batch, or --loss probe.",
     ),
     Rule(
         code="GF201", name="attenuating-skip", warning=0.95, below=True,

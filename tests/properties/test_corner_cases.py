@@ -8,7 +8,7 @@ from gradflow.profiling import profile
 from gradflow.records import Skip
 
 from .networks import Block, Element, Op, Plan, Towers
-from .oracles import see
+from .oracles import gradients, norm, run, see
 
 
 def _rows(*elements: Element, stem: bool = True) -> dict[str, Skip]:
@@ -91,6 +91,18 @@ def test_projection_beside_a_skip_from_far_back() -> None:
     """A join with a projection of the near value and a skip from far back has both: each operand that is a skip gets a row of its own."""
     rows = _rows(Block("identity", _BRANCH, "skip + branch"), Op("linear"), Block("bare projection", (*_BRANCH, Op("linear")), "skip + branch", far=True))
     assert rows["2.far"].lam == pytest.approx(0.5, rel=1e-13)
+
+
+def test_sum_inside_a_concatenated_branch() -> None:
+    """The highway through a concatenation takes its short path as well, not only the one by the sum inside its branch (a U-Net of residual blocks)."""
+    inner = Block("identity", _BRANCH, "skip + branch")
+    elements = (inner, Block("identity", (inner, Op("linear")), "concat"), inner)
+    seen = see(Plan(elements, width=4, batch=2, seed=0, stem=True))
+    top = gradients(seen.network)["2"].g
+    cut, _ = run(seen.network, "cut")
+    for name in ("2", "0"):
+        (h,) = torch.autograd.grad(cut.joins["2"], cut.forks[name], top, retain_graph=True)
+        assert seen.rows[name].highway_gain == pytest.approx(norm(h) / norm(top), rel=1e-12), name
 
 
 def test_penalty_on_a_hidden_value() -> None:
