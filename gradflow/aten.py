@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-__all__ = ["constant", "drops_everything", "getitem", "is_mask", "keywords", "operator", "takes_untracked"]
+__all__ = ["constant", "drops_everything", "getitem", "is_mask", "keywords", "operator", "takes_untracked", "written_slice"]
 
 _STAND_INS = {"CopySlices": "copy_slices", "CopyBackwards": "_to_copy", "torch::autograd::CopyBackwards": "_to_copy"}
 _LOOK_UPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "index", "index_select", "gather"})
@@ -39,6 +40,17 @@ def _stand_in(name: str) -> Callable[..., Any]:
 
     unavailable.__name__ = unavailable.__qualname__ = name if name.isidentifier() else "unknown"
     return unavailable
+
+
+def written_slice(node: Any, function: str) -> Callable[..., Any] | None:
+    """The sum behind a CopySlices node: `out += x` where `out` is a view of the whole of what the tape holds (nn.Linear's output for 3-d input)."""
+    if not node.name().endswith("CopySlices") or function not in ("add_", "__iadd__", "sub_", "__isub__"):
+        return None
+    sizes = [math.prod(target._input_metadata[nr].shape) for target, nr in node.next_functions if target is not None]
+    whole = math.prod(node._input_metadata[0].shape)
+    if len(sizes) != 2 or sizes != [whole, whole]:
+        return None
+    return torch.ops.aten.sub if "sub" in function else torch.ops.aten.add
 
 
 def keywords(node: Any) -> dict[str, object]:

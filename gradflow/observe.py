@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -21,7 +21,7 @@ from gradflow.residual import HighwayPath, SkipPath, find_highways, find_skips
 from gradflow.subject import Batch, Objective, Roots, differentiable_outputs, user_traceback
 from gradflow.subject.seeding import seed_everything
 from gradflow.subject.structure import replaced, tensors
-from gradflow.tape import Leaves, Tape, Value, lift, value_of
+from gradflow.tape import Leaves, Tape, Value, lift, standing, value_of
 
 LOSS_SCALE = 65536.0  # GradScaler's first scale; float16 gradients are measured under it and reported without it
 
@@ -70,7 +70,8 @@ class _Forward:
 def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = ()) -> Observation:
     """Run `batch` forward and back and read the gradient everywhere.
 
-    Floating inputs are put on the tape, so that a skip may start at an input; a model that cannot take them so is run without. `bystanders` are other modules that take part (a loss), which are left as they were as well.
+    Floating inputs are put on the tape, so that a skip may start at an input; a model that cannot take them so is run without. `bystanders` are other
+    modules that take part (a loss), which are left as they were as well.
 
     Raises:
         EmptyBatch: an input has no elements.
@@ -113,11 +114,12 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
     samples = _batch_size(forward.inputs)
     trained = {p: names[p] for p in _on_tape(tape, names)}
     outputs = tuple(v for t in forward.outputs if (v := value_of(t)) is not None)
+    calls = tuple(replace(call, values=tuple(standing(tape, v) for v in call.values)) for call in forward.recorder.module_calls)
     meter = Meter(
         tape,
         skips=skips,
         highways=highways,
-        watched=dict.fromkeys([*outputs, *(v for call in forward.recorder.module_calls for v in call.values), *_uncalled(tape, forward.recorder)]),
+        watched=dict.fromkeys([*outputs, *(v for call in calls for v in call.values), *_uncalled(tape, forward.recorder)]),
         parameters=trained,
         cotangents={v: c for t, c in cotangents if (v := value_of(t)) is not None},
         samples=samples,
@@ -134,7 +136,7 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
         skips=skips,
         highways=highways,
         readings=readings,
-        module_calls=tuple(forward.recorder.module_calls),
+        module_calls=calls,
         outputs=outputs,
         cuts=tuple(forward.recorder.cuts),
         cut_leaves=tuple(forward.recorder.cut_leaves),

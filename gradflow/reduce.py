@@ -1,8 +1,8 @@
 """Tensors -> sums, on the tensor's own device, as float64. Never waits for an accelerator and never writes to what it reads.
 
-On a CPU a tensor is read in chunks that stay in the cache. float32 chunks are multiplied in float32 and their sums added in float64: the error, about 1e-8,
-is far below any printed digit, and a third of the time of converting first. Chunks whose sum leaves the safe range (gradients near 1e-19 square to
-float32's smallest numbers) are multiplied in float64. What λ is made of is always summed in float64.
+On a CPU a tensor is read in chunks that stay in the cache. float32 chunks are multiplied and summed in float32 and their sums added in float64: the error,
+below 1e-6, is far below any printed digit, and it takes a third of the time of converting first. Chunks whose sum leaves the safe range (gradients near
+1e-19 square to float32's smallest numbers) are multiplied in float64. What λ is made of is always summed in float64.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _chunks(*flat: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def _dot(a: Tensor, b: Tensor) -> float:
     if a.dtype != b.dtype or a.dtype == torch.float64:
         return _wide_dot(a, b)
-    value = torch.dot(a, b).item()
+    value = (a * b).sum().item()  # torch sums in a cascade; a BLAS dot loses a hundred times more
     return value if _SAFE[0] < abs(value) < _SAFE[1] else _wide_dot(a, b)
 
 

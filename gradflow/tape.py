@@ -18,6 +18,9 @@ from gradflow import aten
 from gradflow.recorder import Origin, Recorder
 from gradflow.records import Location
 
+_VIEWS = frozenset(
+    aten.operator(f"{name}Backward0") for name in ("View", "UnsafeView", "Transpose", "Permute", "Squeeze", "Unsqueeze", "Alias", "T", "AsStrided")
+)
 Grad = Any  # torch.autograd.graph.Node: C++ nodes carry `_saved_*` attributes that no stub knows
 Value = tuple[Grad, int]  # one output of a node
 
@@ -58,6 +61,14 @@ def value_of(tensor: torch.Tensor) -> Value | None:
     if tensor.grad_fn is not None:
         return tensor.grad_fn, tensor.output_nr
     return (torch.autograd.graph.get_gradient_edge(tensor).node, 0) if tensor.requires_grad else None
+
+
+def standing(tape: Tape, value: Value) -> Value:
+    """`value` itself, or where it was overwritten in place through a view, the nearest value behind the view that is still on the tape."""
+    node, nr = value
+    while (node, nr) not in tape.nodes and len(node.next_functions) == 1 and aten.operator(node.name()) in _VIEWS and node.next_functions[0][0] is not None:
+        node, nr = node.next_functions[0]
+    return (node, nr) if (node, nr) in tape.nodes else value
 
 
 def lift(roots: Iterable[torch.Tensor], leaves: Leaves, recorder: Recorder) -> Tape:
@@ -176,7 +187,7 @@ class _Lifting:
         operands = [aten.constant(node, i) if v is None else v for i, v in enumerate(inputs)]
         origins = call.origins if call else ()
         data = any(v is not None and v.meta["data"] for v in inputs)
-        target = aten.operator(node.name())
+        target = aten.written_slice(node, call.name if call else "") or aten.operator(node.name())
         if not data and aten.takes_untracked(target, inputs):
             sides = [self._inputs[o.name] for o in origins if o.name in self._inputs]
             operands, data = [*operands, *sides], bool(origins)

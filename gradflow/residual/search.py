@@ -74,7 +74,12 @@ class _Found:
 def find_skips(graph: fx.Graph) -> tuple[SkipPath, ...]:
     """Every skip of a lifted graph (or of any fx graph with its metadata), in the order of the joins."""
     flow = Flow(graph)
-    return tuple(skip for i in range(len(flow.nodes)) if flow.role[i] in _JOINS or _is_stacked_sum(flow, i) for skip in _Join(flow, i).skips())
+    return tuple(skip for i in range(len(flow.nodes)) if _may_join(flow, i) for skip in _Join(flow, i).skips())
+
+
+def _may_join(flow: Flow, i: int) -> bool:
+    """Sums and concatenations, but not of single numbers: those are terms of a loss."""
+    return (flow.role[i] in _JOINS or _is_stacked_sum(flow, i)) and flow.nodes[i].meta.get("shape") != ()
 
 
 def _is_stacked_sum(flow: Flow, i: int) -> bool:
@@ -95,8 +100,15 @@ class _Join:
             return []
         found = [f for k in range(len(self.operands)) if (f := self._close(k)) is not None] if len(self.operands) > 1 else []
         free = [f for f in found if f.step.weight == 0]
-        skips = [self._skip(f) for f in (free or [] if self.form == "concat" else free or found)]
+        heavy = [] if self.form == "concat" else [f for f in found if f.step.weight and not any(self._shares_fork(f, other) for other in free)]
+        skips = [self._skip(f) for f in sorted([*free, *heavy], key=lambda f: f.operand)]
         return [*(s for s in skips if not self._merges_resolutions(s)), *self._detached()]
+
+    def _shares_fork(self, heavy: _Found, free: _Found) -> bool:
+        """Whether a weight-free skip starts where a projection does, but for norms: then the projection is a light branch beside it."""
+        near, far = heavy.step.value, free.step.value
+        ancestors = Ancestors(self.flow, [near])
+        return ancestors.reach(far) and self.flow.heaviest(far, ancestors.seen).get(near, (1, False))[0] == 0
 
     def _is_inner(self) -> bool:
         """A sum whose only use is a larger sum (or a concatenation in a larger one) is part of that join."""
@@ -128,7 +140,7 @@ class _Join:
 
     def _nests(self, i: int, j: int) -> bool:
         flow = self.flow
-        if len(flow.consumers[j]) != 1 or len(flow.sources[j]) < 2:
+        if len(flow.consumers[j]) != 1 or len(flow.sources[j]) < 2 or (flow.role[i] is Role.ADD and len(flow.sources[i]) < 2):
             return False
         return flow.role[j] is Role.STACK if flow.role[i] is Role.REDUCE else flow.role[j] is flow.role[i] and flow.role[j] in (Role.ADD, Role.CONCAT)
 
@@ -279,24 +291,27 @@ def _is_gate(flow: Flow, i: int) -> bool:
 
 def _edge_role(flow: Flow, i: int, position: int) -> Role:
     """What passing back through argument `position` of node `i` does to the gradient."""
-    role, node = flow.role[i], flow.nodes[i]
-    if role is Role.ADD:
-        negated = flow.name(i) == "sub"
-        return Role.SCALE if position == 1 and (negated or "alpha" in node.kwargs) else Role.LAYOUT
+    role = flow.role[i]
+    if role in (Role.ADD, Role.FUSED_ADD):
+        return _sum_role(flow, i, position)
     if role is Role.LERP:
         return Role.MULTIPLY if len(flow.sources[i]) > 2 else Role.SCALE
-    if role is Role.FUSED_ADD:
-        return Role.SCALE if "beta" in node.kwargs else Role.LAYOUT
-    if role in (Role.CONCAT, Role.STACK):
-        return Role.LAYOUT
     if role is Role.REDUCE:
         mean = Role.SCALE if flow.role[flow.sources[i][0][1]] is Role.STACK else Role.POOL
         return mean if flow.name(i) == "mean" else Role.LAYOUT
-    if role is Role.DIVIDE:
-        return Role.MULTIPLY
     if role is Role.LAYOUT and flow.name(i) == "getitem":
         return Role.POOL
-    return role
+    return {Role.CONCAT: Role.LAYOUT, Role.STACK: Role.LAYOUT, Role.DIVIDE: Role.MULTIPLY}.get(role, role)
+
+
+def _sum_role(flow: Flow, i: int, position: int) -> Role:
+    """The same for a sum: an operand passes as it is, but for a sign, a constant factor or, in a fused sum, the product."""
+    role, node = flow.role[i], flow.nodes[i]
+    if role is Role.ADD:
+        return Role.SCALE if position == 1 and (flow.name(i) == "sub" or "alpha" in node.kwargs) else Role.LAYOUT
+    if position > 0:
+        return Role.WEIGHTED if flow.weight[i] else Role.SCALE
+    return Role.SCALE if "beta" in node.kwargs else Role.LAYOUT
 
 
 def _kind(roles: tuple[Role, ...], form: Form) -> Kind:

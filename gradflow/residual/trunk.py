@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
+from gradflow.operators import Role
 from gradflow.residual.flow import Ancestors, Flow, name_of
 from gradflow.residual.paths import HighwayPath, SkipPath, Stretch
 from gradflow.residual.search import stretch
@@ -16,6 +17,7 @@ def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[Highway
     whose trunk is lightest and shortest, and the others begin highways of their own. Concatenations and detached skips carry no highway.
     """
     flow = Flow(graph)
+    _cut_concatenations(flow, skips)
     carrying = [s for s in skips if s.form == "add" and s.kind != "detached"]
     main: dict[fx.Node, SkipPath] = {}
     for skip in carrying:
@@ -23,12 +25,19 @@ def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[Highway
             main[skip.join] = skip
     joins = {flow.index[join] for join in main}
     trunks = {i: _trunk(flow, skip, joins) for i, skip in enumerate(carrying)}
-    following = _following(flow, carrying, trunks, main)
+    following = _following(flow, carrying, trunks, main, [frozenset(s.branch_nodes) for s in skips] if carrying else [])
     chained = {id(s) for s in following.values()}
     chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
     by_skip = {id(s): trunks[i] for i, s in enumerate(carrying)}
     highways = [_highway(chain, by_skip) for chain in chains]
     return tuple(sorted(highways, key=lambda h: (-len(h.skips), flow.index[h.skips[-1].fork])))
+
+
+def _cut_concatenations(flow: Flow, skips: tuple[SkipPath, ...]) -> None:
+    """Where a skip closes at a concatenation, the trunk goes through the skip's operand and not through the branch's."""
+    open_edges = {(flow.index[n], position) for s in skips if s.form == "concat" for n, position in s.path if flow.role[flow.index[n]] is Role.CONCAT}
+    for i in {i for i, _ in open_edges}:
+        flow.sources[i] = [(position, j) for position, j in flow.sources[i] if (i, position) in open_edges]
 
 
 def _trunk(flow: Flow, skip: SkipPath, joins: set[int]) -> Stretch | None:
@@ -43,15 +52,20 @@ def _trunk(flow: Flow, skip: SkipPath, joins: set[int]) -> Stretch | None:
     return None
 
 
-def _following(flow: Flow, carrying: list[SkipPath], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath]) -> dict[int, SkipPath]:
-    """id of a skip -> the skip whose trunk leads back to its join."""
-    best: dict[int, tuple[tuple[int, int, int], SkipPath]] = {}
+def _following(
+    flow: Flow, carrying: list[SkipPath], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath], branches: list[frozenset[fx.Node]]
+) -> dict[int, SkipPath]:
+    """id of a skip -> the skip whose trunk leads back to its join: one on the same level before one inside another skip's branch, then the lightest."""
+    best: dict[int, tuple[tuple[bool, int, int, int], SkipPath]] = {}
+    place = {id(s): i for i, s in enumerate(carrying)}
+    nested = [frozenset(k for k, other in enumerate(branches) if skip.join in other) for skip in carrying]
     for i, skip in enumerate(carrying):
         trunk = trunks[i]
         if trunk is None:
             continue
         before = id(main[trunk.bottom])
-        cost = (sum(flow.weight[flow.index[n]] for n, _ in trunk.edges), len(trunk.edges), flow.index[skip.join])
+        detour = nested[i] != nested[place[before]]
+        cost = (detour, sum(flow.weight[flow.index[n]] for n, _ in trunk.edges), len(trunk.edges), flow.index[skip.join])
         if before not in best or cost < best[before][0]:
             best[before] = (cost, skip)
     return {before: skip for before, (_, skip) in best.items()}

@@ -94,7 +94,7 @@ def test_projection_beside_a_skip_from_far_back() -> None:
 
 
 def test_sum_inside_a_concatenated_branch() -> None:
-    """The highway through a concatenation takes its short path as well, not only the one by the sum inside its branch (a U-Net of residual blocks)."""
+    """The highway through a concatenation takes its short path, and not the one by the sum inside its branch (a U-Net of residual blocks)."""
     inner = Block("identity", _BRANCH, "skip + branch")
     elements = (inner, Block("identity", (inner, Op("linear")), "concat"), inner)
     seen = see(Plan(elements, width=4, batch=2, seed=0, stem=True))
