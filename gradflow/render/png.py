@@ -89,7 +89,7 @@ def _depth_ticks(axes: Axes, last: bool) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.tick_params(axis="x", labelbottom=last, length=3 if last else 0)
     if last:
-        axes.set_xlabel("depth: layers in the order of their first call")
+        axes.set_xlabel("depth: layers in the order of the forward pass")
 
 
 def _skips(fig: Figure, report: Report, panels: list[Axes]) -> list[tuple[float, float, str]]:
