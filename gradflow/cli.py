@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,13 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class AmpChoice(str, Enum):
-    """Autocast dtypes."""
-
-    bf16 = "bf16"
-    fp16 = "fp16"
 
 
 def _version(asked: bool) -> None:
@@ -54,11 +46,11 @@ def profile(
     loss: Annotated[str | None, typer.Option(help="probe, cross_entropy, mse, …; by default the file's or the model's own, else probe.")] = None,
     device: Annotated[str, typer.Option(help="Where to run, e.g. cpu or cuda:0.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Cast the model to float32, float64, bfloat16 or float16.")] = None,
-    amp: Annotated[AmpChoice | None, typer.Option(help="Run the forward under autocast.")] = None,
+    amp: Annotated[str | None, typer.Option(help="Run the forward under autocast: bf16 or fp16.")] = None,
     eval: Annotated[bool, typer.Option("--eval", help="Profile in eval mode.")] = False,
     seed: Annotated[int, typer.Option(help="For weights, inputs, dropout and everything else drawn at random.", min=0)] = 0,
     trust: Annotated[bool, typer.Option("--trust", help="Allow files that run code when they are loaded.")] = False,
-    png: Annotated[Path | None, typer.Option(help="Write the picture to this file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the picture to this .png file; - for standard output.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file; - for standard output.")] = None,
     all: Annotated[bool, typer.Option("--all", help="Show every row: fold nothing.")] = False,
 ) -> None:
@@ -66,6 +58,8 @@ def profile(
 
     Exit codes: 0 no error-level finding, 1 sick, 2 the target, the input or the usage is wrong, 3 the model itself failed.
     """
+    if png is not None and png != Path("-") and png.suffix.lower() != ".png":
+        raise errors.UsageError(option="--png", value=png, expected="a name that ends in .png")
     for file in (png, json):
         _check_writable(file)
     from gradflow.profiling import Options, profile_target
@@ -79,13 +73,13 @@ def profile(
         loss=loss,
         device=device,
         dtype=dtype,
-        amp=amp.value if amp else None,
+        amp=amp,
         evaluate=eval,
         seed=seed,
         trust=trust,
     )
     report = profile_target(target, options)
-    to_stdout = json == Path("-")
+    to_stdout = Path("-") in (json, png)
     _show(report, unfold=all, to_stderr=to_stdout)
     if json is not None:
         _write(json, report.to_json().encode())

@@ -74,7 +74,7 @@ class MissingExtra(TargetError):
     def __init__(self, *, package: str, extra: str, needed_for: str) -> None:
         super().__init__(
             f"{needed_for} needs the package {package!r}, which is not installed.",
-            f'Install it with: pip install "gradflow-profiler[{extra}]"',
+            f"Install it: pip install {package} (gradflow's extra [{extra}] names it too).",
         )
 
 

@@ -50,10 +50,6 @@ class SkipGauge:
         if self.on_open is not None:
             self.on_open(g)
 
-    def push(self, h: Tensor) -> Tensor | None:
-        """What arrives at the fork through the skip path alone when `h` starts at the join."""
-        return None if self._replay is None else self._replay.push(h)
-
     def close(self, t: Tensor, edges: dict[NodeEdge, Tensor], cotangent: Tensor | None) -> None:
         """t: the total gradient at the fork; edges: what each consumer sent to it; cotangent: what starts there, if it is an output as well.
         All [shape of the fork]."""
@@ -136,19 +132,21 @@ class HighwayGauge:
     def __init__(self, tape: Tape, path: HighwayPath, gauges: Sequence[SkipGauge]) -> None:
         self.top: Tensor | None = None
         self._gauges = gauges
+        self._stages = [Replay(tape, stage) for stage in path.stages]
         self._trunks = [Replay(tape, trunk) for trunk in path.trunks]
         self._arriving: Tensor | None = None
         for k, gauge in enumerate(gauges):
             gauge.on_open = self._opener(k)
             gauge.on_close = self._closer(k)
-            gauge.starts_highway = k == 0
+            gauge.starts_highway = k == 0 and path.stages[0].edges == gauge.skip.path
 
     def _opener(self, k: int) -> Callable[[Tensor], None]:
         def opened(g: Tensor) -> None:
             if k == 0:
-                self.top = inner(g, g, 1)  # h is g here, and s is read at the fork
-            elif self._arriving is not None:
-                self._gauges[k].highway, self._arriving = self._gauges[k].push(self._arriving), None
+                self.top = inner(g, g, 1)
+            h, self._arriving = (g if k == 0 else self._arriving), None
+            if h is not None and not self._gauges[k].starts_highway:  # else h is g here, and s is read at the fork
+                self._gauges[k].highway = self._stages[k].push(h)
 
         return opened
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from gradflow.records import Finding, Highway, Layer, Location, Severity, Skip, Verdict
-from gradflow.rules import RULES
+from gradflow.rules import MOST_DECADES, RULES
 
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
-_TRANSFORMING = ("norm", "projection")  # their scale is data's and weights', not a factor that someone wrote
+_TRANSFORMING = ("norm", "projection", "detached")  # their scale is data's and weights', not a factor that someone wrote
 _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
 _MOST_ALLOWANCE = 3.0  # decades
 _LIVE = 0.3  # of the gradient at its join: a skip that passes on more is alive
@@ -21,7 +21,7 @@ _WEIGHTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "embedding
 
 
 def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Highway]) -> tuple[Finding, ...]:
-    """Every finding, worst first: by severity, then by decades beyond the limit, then nearest the loss."""
+    """Every finding, worst first: by severity, then a severed skip (the cause of others), then by decades beyond the limit."""
     allowances = [a + r for a, r in zip(fluctuation(layers), relief(layers, skips), strict=True)]
     scales = {p.name: p.weight_norm / math.sqrt(math.prod(p.shape)) for layer in layers for p in layer.parameters if p.weight_norm and math.prod(p.shape)}
     found = [
@@ -31,10 +31,11 @@ def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Hig
         *_nonfinite(layers),
         *(f for layer in layers if (f := _unreached(layer)) is not None),
         *_skips(skips, highways),
+        *(_detached(skip) for skip in skips if skip.kind == "detached"),
         *(f for highway in highways for f in _highway(highway, skips)),
     ]
     rank = {"error": 0, "warning": 1, "info": 2}
-    return tuple(sorted(found, key=lambda f: (rank[f.severity], -f.decades)))
+    return tuple(sorted(found, key=lambda f: (rank[f.severity], f.rule != "GF208", -f.decades)))
 
 
 def verdict(findings: Iterable[Finding]) -> Verdict:
@@ -112,7 +113,7 @@ def _closed_trunk(layers: Sequence[Layer]) -> list[Finding]:
     rule, closing = RULES["GF106"], measured[0].closed_by
     return [
         Finding(
-            rule=rule.code, severity="warning", where=closing, value=0.0, limit=None, decades=0.0, fix=rule.fix, location=measured[0].location,
+            rule=rule.code, severity="warning", where=closing, value=0.0, limit=None, decades=1.0, fix=rule.fix, location=measured[0].location,
             message=f"{closing} is zero and nothing leads around it: every layer before it receives a gradient of 0, and the flow there is unknown.",
             undefined={"limit": "the rule has none"},
         )
@@ -127,7 +128,7 @@ def _silent(layers: Sequence[Layer]) -> list[Finding]:
     reason = next((layer.undefined["gain"] for layer in layers if layer.grad_norm is not None), "no layer was measured")
     return [
         Finding(
-            rule=rule.code, severity="error", where="output", value=0.0, limit=0.0, decades=100.0, fix=rule.fix, location=None,
+            rule=rule.code, severity="error", where="output", value=0.0, limit=0.0, decades=MOST_DECADES, fix=rule.fix, location=None,
             message=f"Nothing can be said about the gradient: {reason}.",
         )
     ]  # fmt: skip
@@ -139,7 +140,7 @@ def _nonfinite(layers: Sequence[Layer]) -> list[Finding]:
     bad = [layer for layer in layers if layer.nonfinite]
     return [
         Finding(
-            rule=rule.code, severity="error", where=layer.name, value=float(layer.nonfinite or 0), limit=0.0, decades=100.0 - i / 1000,
+            rule=rule.code, severity="error", where=layer.name, value=float(layer.nonfinite or 0), limit=0.0, decades=MOST_DECADES - i / 1000,
             message=f"{layer.name} ({layer.type}) receives {layer.nonfinite} non-finite gradient elements{', first in the backward pass' if i == 0 else ''}.",
             fix=rule.fix, location=layer.location,
         )
@@ -154,36 +155,60 @@ def _unreached(layer: Layer) -> Finding | None:
         return None
     names = ", ".join(p.name for p in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
     return Finding(
-        rule=rule.code, severity="warning", where=layer.name, value=float(len(lost)), limit=0.0, decades=0.0, fix=rule.fix, location=layer.location,
+        rule=rule.code, severity="warning", where=layer.name, value=float(len(lost)), limit=None, decades=1.0, fix=rule.fix, location=layer.location,
         message=f"{names} can be trained but receive{'s' if len(lost) == 1 else ''} no gradient: {lost[0].undefined['grad_norm']}.",
+        undefined={"limit": "the rule has none"},
     )  # fmt: skip
 
 
 def _skips(skips: Sequence[Skip], highways: Sequence[Highway]) -> list[Finding]:
     compensated = {i for h in highways if _is_compensated(h) for i in h.skips}
+    together = _parallel(skips)
     findings = []
     for skip in skips:
-        if skip.lam is None or skip.kind in _TRANSFORMING or (skip.misfit is not None and skip.misfit > _MOSTLY_SCALAR):
+        lam = together.get(skip.id, skip.lam)
+        if lam is None or skip.kind in _TRANSFORMING or (skip.misfit is not None and skip.misfit > _MOSTLY_SCALAR):
             continue
         for rule, word, bound in ((RULES["GF201"], "attenuates", skip.lam_high), (RULES["GF202"], "amplifies", skip.lam_low)):
-            size = abs(skip.lam)
+            size = abs(lam)
             broken = rule.severity(size)
-            if broken is None or (bound is not None and rule.severity(abs(bound)) is None):
+            if broken is None or (skip.id not in together and bound is not None and rule.severity(abs(bound)) is None):
                 continue
             healthy = skip.id in compensated
             findings.append(
                 Finding(
-                    rule=rule.code, severity="info" if healthy else broken[0], where=skip.id, value=skip.lam, limit=broken[1],
+                    rule=rule.code, severity="info" if healthy else broken[0], where=skip.id, value=lam, limit=broken[1],
                     decades=0.0 if healthy else rule.decades(size), fix=rule.fix, location=skip.location,
-                    message=f"The {skip.kind} skip of {skip.id} {word} the gradient: λ = {skip.lam:.4g}"
+                    message=f"The {skip.kind} skip of {skip.id} {word} the gradient: λ = {lam:.4g}"
+                    + (", with the others between the same fork and join" if skip.id in together else "")
                     + (", and the norms on its highway make up for it." if healthy else f", over {skip.bypassed_layers} weighted layers."),
                 )
             )  # fmt: skip
     return findings
 
 
+def _parallel(skips: Sequence[Skip]) -> dict[str, float]:
+    """Of several additive skips between one fork and one join (`x + x + F(x)`) the first, with their λ added up."""
+    groups: dict[tuple[str, str], list[Skip]] = {}
+    for skip in skips:
+        if skip.form == "add" and skip.lam is not None and skip.kind != "detached":
+            groups.setdefault((skip.fork, skip.join), []).append(skip)
+    return {group[0].id: sum(s.lam or 0.0 for s in group) for group in groups.values() if len(group) > 1}
+
+
+def _detached(skip: Skip) -> Finding:
+    rule = RULES["GF208"]
+    place = f" at {skip.location}" if skip.location else ""
+    return Finding(
+        rule=rule.code, severity="error", where=skip.id, value=0.0, limit=None, decades=1.0, fix=rule.fix, location=skip.location,
+        message=f"The skip of {skip.id} is cut{place} ({', '.join(skip.path_ops)}): it is added in the forward pass and no gradient comes back.",
+        undefined={"limit": "the rule has none"},
+    )  # fmt: skip
+
+
 def _is_compensated(highway: Highway) -> bool:
-    return any("norm" in op for op in highway.trunk_ops) and highway.gain is not None and _BOUNDS[0] <= highway.gain <= _BOUNDS[1]
+    normed = any("norm" in op for op in highway.trunk_ops) and not _WEIGHTS.intersection(highway.trunk_ops)
+    return normed and highway.gain is not None and _BOUNDS[0] <= highway.gain <= _BOUNDS[1]
 
 
 def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
@@ -199,7 +224,8 @@ def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
         findings.append(
             Finding(
                 rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
-                decades=rule.decades(highway.gain) if severity != "info" else 0.0, fix=rule.fix, location=_worst_location(highway, skips),
+                decades=rule.decades(highway.gain) if severity != "info" else 0.0, location=_worst_location(highway, skips),
+                fix=f"Move {', '.join(highway.trunk_ops)} off the trunk, into the branches." if blame else rule.fix,
                 message=f"The skips alone {word} {highway.gain:.3g} of the gradient down this highway of {len(highway.skips)} "
                 f"({_describe(highway, skips)}){total}.{blame}",
             )
@@ -213,8 +239,10 @@ def _blame(highway: Highway, skips: Sequence[Skip], severity: Severity) -> tuple
     on = {*highway.skips}
     identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
     trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on for op in s.path_ops)}
-    if not identities or not trunk & (_ROUTES | _WEIGHTS):
+    if not identities or not highway.trunk_ops:
         return severity, ""
+    if not trunk & (_ROUTES | _WEIGHTS):
+        return severity, f" Its λ are 1: what lies on the trunk between the sums ({', '.join(highway.trunk_ops)}) does it."
     if highway.gain == 0 and trunk & _ROUTES:
         return "info", " Its λ are 1: slicing or concatenation on the way routes the gradient past it."
     return "warning", " Its λ are 1: the trunk between its skips loses it."

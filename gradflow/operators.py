@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["GATES", "UPSAMPLING", "Role", "role"]
+__all__ = ["GATES", "SLICING", "UPSAMPLING", "Role", "role"]
 
 
 class Role(Enum):
@@ -62,6 +62,7 @@ _ROWS: dict[Role, str] = {
 }
 _ROLE = {name: role for role, names in _ROWS.items() for name in names.split()}
 GATES = frozenset({"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softmax", "exp", "erf", "clamp", "rsqrt", "reciprocal"})
+SLICING = frozenset({"select", "slice", "narrow", "split", "split_with_sizes", "unsafe_split", "unbind", "index_select"})
 UPSAMPLING = frozenset(
     name for name in _ROLE if name.startswith("upsample") or name in {"pixel_shuffle", "slow_conv_transpose2d", "cudnn_convolution_transpose"}
 )

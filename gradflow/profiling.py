@@ -55,7 +55,7 @@ def profile(
         errors.LossError, errors.NoGradient: nothing to differentiate.
         errors.ModelFailed: the model raised.
     """
-    _check_amp(amp)
+    amp = _amp(amp)
     check_model(model)
     batch = given_batch(inputs)
     objective = choose_loss(loss=loss, targets=replaced(targets, torch.clone), model=model, seed=seed)
@@ -74,7 +74,7 @@ class Options:
     loss: str | None = None
     device: str = "cpu"
     dtype: str | None = None
-    amp: Amp | None = None
+    amp: str | None = None
     evaluate: bool = False
     seed: int = 0
     trust: bool = False
@@ -91,7 +91,7 @@ def profile_target(target: str, options: Options) -> records.Report:
         errors.GradflowError: the subclass says what is wrong, and its exit code whose fault it is.
     """
     device, dtype = _device(options.device), _dtype(options.dtype)
-    _check_amp(options.amp)
+    amp = _amp(options.amp)
     loaded = load(target, arguments=options.arguments, weights=options.weights, seed=options.seed, trust=options.trust)
     model = loaded.model
     check_model(model)
@@ -100,18 +100,22 @@ def profile_target(target: str, options: Options) -> records.Report:
     model.to(device)
     batch = choose_batch(loaded, specs=options.inputs, batch_file=options.batch, seed=options.seed, device=device, dtype=dtype)
     objective = choose_loss(loss=options.loss, targets=_placed(batch.targets, device), model=model, seed=options.seed, file_loss=loaded.loss)
-    settings = Settings(seed=options.seed, amp=options.amp, evaluate=options.evaluate)
+    settings = Settings(seed=options.seed, amp=amp, evaluate=options.evaluate)
     notes = (*loaded.notes, *batch.notes)
     return _report(model, batch, objective, settings, spec=target, notes=notes, bystanders=_modules(loaded.loss))
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: object) -> None:
     """Refuse what cannot be profiled before anything runs.
 
     Raises:
+        errors.NotAModel: it is no module (a class, a path, a function).
         errors.UninitializedModel: a lazy parameter has no shape yet.
         errors.NoParameters: nothing requires a gradient.
     """
+    if not isinstance(model, nn.Module):
+        found = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise errors.NotAModel(target="The model", found=found)
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise errors.UninitializedModel(name=name)
@@ -228,6 +232,8 @@ def _dtype(name: str | None) -> torch.dtype | None:
     return _DTYPES[known]
 
 
-def _check_amp(amp: str | None) -> None:
-    if amp not in (None, "bf16", "fp16"):
-        raise errors.UsageError(option="--amp", value=amp, expected="bf16 or fp16")
+def _amp(name: str | None) -> Amp | None:
+    spellings: dict[str | None, Amp | None] = {None: None, "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "half": "fp16"}
+    if name not in spellings:
+        raise errors.UsageError(option="amp", value=name, expected="bf16 or fp16")
+    return spellings[name]

@@ -228,7 +228,7 @@ def test_a_detached_branch():
     line = start + next(i for i, text in enumerate(source) if "# the cut" in text)
     parameter = parameters_of(gradflow.profile(Headed("detached"), torch.randn(2, 8)))["other.weight"]
     assert parameter.status == "unreached"
-    assert parameter.undefined["grad_norm"] == f"its gradient is cut: detach() at {__file__}:{line}"
+    assert parameter.undefined["grad_norm"] == f"cut by detach() at {__file__}:{line}"
 
 
 def test_a_branch_under_no_grad():

@@ -61,7 +61,7 @@ class TestNetworksPeopleUse:
         assert all(abs(skip.lam - 1) < 1e-6 for skip in report.skips)
         (highway,) = report.highways
         assert len(highway.skips) == 12
-        assert highway.trunk_ops == (() if norm_first else ("native_layer_norm",))
+        assert highway.trunk_ops == (() if norm_first else ("layer_norm",))
 
     def test_transformers_gpt2(self):
         """24 identities in 12 layers, found through the model's own loss."""

@@ -37,7 +37,7 @@ class Reach:
             return "an operator on its way to the loss sent no gradient back"
         cut = self._cuts().get(name)
         if cut:
-            return f"its gradient is cut: {cut}"
+            return f"cut by {cut}"
         owner = name.rpartition(".")[0]
         return "its module's output does not lead to the loss" if owner in self._called else "its module was not called in the forward pass"
 

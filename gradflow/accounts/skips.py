@@ -72,7 +72,7 @@ def _skip(site: Site, observation: Observation, rows: Sequence[Row], tops: dict[
         join_depth=_depth(rows, path.join),
         form=path.form,
         kind=path.kind,
-        path_ops=path.path_ops,
+        path_ops=tuple(op.removeprefix("native_") for op in path.path_ops),
         branch=_branch(path, site.name),
         location=location if isinstance(location, Location) else None,
         calls=len(site.calls),
@@ -188,14 +188,34 @@ def account_highways(observation: Observation, model_class: str, output: Gradien
         on = [(i, s) for i in (position[id(p)] for p in reversed(path.skips)) if (s := observation.readings.skips[i]) is not None]
         if top is None or not on:
             continue
+        lams = [_stage_lam(observation, i) for i, _ in on]
         gains = [0.0 if s.hh is None or not top > 0 else math.sqrt(_sum(s.hh) / top) for _, s in on]
-        found.append(_highway([site_of[i] for i, _ in on], [s for _, s in on], gains, (top, output.squares), path.trunk_ops))
-    return tuple(found)
+        found.append(_highway([site_of[i] for i, _ in on], [s for _, s in on], lams, gains, (top, output.squares), path.trunk_ops))
+    return _without_repeats(found)
 
 
-def _highway(on: list[Site], calls: list[SkipSums], gains: list[float], ends: tuple[float, float], trunk_ops: tuple[str, ...]) -> Highway:
+def _stage_lam(observation: Observation, i: int) -> float | None:
+    """λ̂ between one join and one fork: the sum over the skips that close there."""
+    here = observation.skips[i]
+    pairs = zip(observation.skips, observation.readings.skips, strict=True)
+    lams = [s.lam for p, s in pairs if s is not None and p.join is here.join and p.fork is here.fork and p.kind != "detached"]
+    return None if None in lams else sum(lam for lam in lams if lam is not None)
+
+
+def _without_repeats(highways: list[Highway]) -> tuple[Highway, ...]:
+    """Of highways that are one and the same site called many times the weakest."""
+    weakest: dict[tuple[str, ...], Highway] = {}
+    for highway in highways:
+        known = weakest.get(tuple(highway.skips))
+        if known is None or (highway.gain or 0.0) < (known.gain or 0.0):
+            weakest[tuple(highway.skips)] = highway
+    return tuple(weakest.values())
+
+
+def _highway(
+    on: list[Site], calls: list[SkipSums], lams: list[float | None], gains: list[float], ends: tuple[float, float], trunk_ops: tuple[str, ...]
+) -> Highway:
     top, output = ends
-    lams = [c.lam for c in calls]
     product = math.prod(lam for lam in lams if lam is not None) if None not in lams else None
     undefined = {}
     if product is None or not math.isfinite(product):
@@ -210,7 +230,7 @@ def _highway(on: list[Site], calls: list[SkipSums], gains: list[float], ends: tu
     return Highway(
         name=first if first == last else f"{first} … {last}",
         skips=tuple(site.id for site in on),
-        trunk_ops=trunk_ops,
+        trunk_ops=tuple(op.removeprefix("native_") for op in trunk_ops),
         product_of_lambdas=product,
         gain=gain,
         total_gain=arriving,

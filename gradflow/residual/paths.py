@@ -69,9 +69,11 @@ class HighwayPath:
     """Skips linked by the trunk, the last (nearest the loss) first.
 
     Attributes:
+        stages: for each skip what is open between its join and its fork: its path, and those of other skips between the same two.
         trunks: trunks[i] leads from skips[i]'s fork back to skips[i + 1]'s join; one fewer than skips.
     """
 
     skips: tuple[SkipPath, ...]
+    stages: tuple[Stretch, ...]
     trunks: tuple[Stretch, ...]
     trunk_ops: tuple[str, ...]

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from torch import fx
 
-from gradflow.operators import GATES, UPSAMPLING, Role
+from gradflow.operators import GATES, SLICING, UPSAMPLING, Role
 from gradflow.records import Form, Kind
 from gradflow.residual.flow import Ancestors, Edge, Flow
 from gradflow.residual.paths import SkipPath, Stretch
@@ -191,6 +191,9 @@ class _Join:
     def _onward(self, step: _Step, others: list[Operand]) -> list[_Step]:
         flow, i = self.flow, step.value
         weight = step.weight + flow.weight[i]
+        sliced = flow.name(i) in SLICING and any(flow.weight[k] for k, _ in step.edges)
+        if sliced:
+            return []  # a projection of one slice beside what came from others (the input of one time step): not one fork
         if weight > _HEAVIEST_PROJECTION or (flow.weight[i] and {Role.MULTIPLY, Role.ACTIVATION} <= set(step.roles)):
             return []  # an activated linear map that multiplies something is the gate, not what it gates
         return [

@@ -18,18 +18,24 @@ def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[Highway
     """
     flow = Flow(graph)
     _cut_concatenations(flow, skips)
-    carrying = [s for s in skips if s.form == "add" and s.kind != "detached"]
+    severed = {s.join for s in skips if s.kind == "detached"}
+    parallel: dict[tuple[fx.Node, fx.Node], list[SkipPath]] = {}
+    for skip in skips:
+        if skip.form == "add" and skip.kind != "detached":
+            parallel.setdefault((skip.join, skip.fork), []).append(skip)
+    carrying = [group[0] for group in parallel.values()]
     main: dict[fx.Node, SkipPath] = {}
     for skip in carrying:
         if skip.join not in main or flow.index[skip.fork] > flow.index[main[skip.join].fork]:
             main[skip.join] = skip
     joins = {flow.index[join] for join in main}
-    trunks = {i: _trunk(flow, skip, joins) for i, skip in enumerate(carrying)}
+    ends = {flow.index[join] for join in severed} - joins
+    trunks = {i: _trunk(flow, skip, joins, ends) for i, skip in enumerate(carrying)}
     following = _following(flow, carrying, trunks, main, [frozenset(s.branch_nodes) for s in skips] if carrying else [])
     chained = {id(s) for s in following.values()}
     chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
     by_skip = {id(s): trunks[i] for i, s in enumerate(carrying)}
-    highways = [_highway(chain, by_skip) for chain in chains]
+    highways = [_highway(chain, by_skip, {id(group[0]): _stage(flow, group) for group in parallel.values()}) for chain in chains]
     return tuple(sorted(highways, key=lambda h: (-len(h.skips), flow.index[h.skips[-1].fork])))
 
 
@@ -40,13 +46,24 @@ def _cut_concatenations(flow: Flow, skips: tuple[SkipPath, ...]) -> None:
         flow.sources[i] = [(position, j) for position, j in flow.sources[i] if (i, position) in open_edges]
 
 
-def _trunk(flow: Flow, skip: SkipPath, joins: set[int]) -> Stretch | None:
-    """The stretch from the skip's fork back to the latest join before it."""
+def _stage(flow: Flow, group: list[SkipPath]) -> Stretch:
+    """The paths of skips between one join and one fork, opened together (`x + x + F(x)` passes the gradient on twice)."""
+    edges = {edge for skip in group for edge in skip.path}
+    ordered = tuple(sorted(edges, key=lambda edge: (-flow.index[edge[0]], edge[1])))
+    return Stretch(top=group[0].join, bottom=group[0].fork, edges=ordered)
+
+
+def _trunk(flow: Flow, skip: SkipPath, joins: set[int], ends: set[int]) -> Stretch | None:
+    """The stretch from the skip's fork back to the latest join before it; none where that join's own skip is detached, which ends the highway."""
     fork = flow.index[skip.fork]
+    if fork in ends:
+        return None
     if fork in joins:
         return Stretch(top=skip.fork, bottom=skip.fork, edges=())
     ancestors = Ancestors(flow, [fork])
     for i in ancestors.descending():
+        if i in ends:
+            return None
         if i in joins:
             return stretch(flow, fork, i, ancestors.seen)
     return None
@@ -78,7 +95,7 @@ def _chain(skip: SkipPath, following: dict[int, SkipPath]) -> list[SkipPath]:
     return chain[::-1]
 
 
-def _highway(chain: list[SkipPath], trunks: dict[int, Stretch | None]) -> HighwayPath:
+def _highway(chain: list[SkipPath], trunks: dict[int, Stretch | None], stages: dict[int, Stretch]) -> HighwayPath:
     linking = [t for s in chain[:-1] if (t := trunks[id(s)]) is not None]
     ops = dict.fromkeys(name_of(n) for t in reversed(linking) for n, _ in reversed(t.edges) if name_of(n) != "getitem")
-    return HighwayPath(skips=tuple(chain), trunks=tuple(linking), trunk_ops=tuple(ops))
+    return HighwayPath(skips=tuple(chain), stages=tuple(stages[id(s)] for s in chain), trunks=tuple(linking), trunk_ops=tuple(ops))

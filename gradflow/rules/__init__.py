@@ -1,5 +1,5 @@
 """The table of rules: code, name, limits, and what to tell the user. The only place where a threshold stands."""
 
-from gradflow.rules.table import RULES, Rule
+from gradflow.rules.table import MOST_DECADES, RULES, Rule
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["MOST_DECADES", "RULES", "Rule"]

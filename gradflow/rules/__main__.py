@@ -9,7 +9,8 @@ from gradflow.rules import RULES, Rule
 _HEAD = """# Rules
 
 A finding names its rule, the place, the measured value and the limit that it broke. An *error* makes the verdict sick and the exit code 1, a *warning*
-does not, and an *info* is there to explain. The severity of a report is the worst finding's distance beyond its limit in powers of ten.
+does not, and an *info* is there to explain. The severity of a report is the worst
+finding's distance beyond its first limit in powers of ten (*decades*), 30 at most; rules without a limit count as one.
 
 Layer limits are relative to the gradient at the model's own output, so that neither the loss's scale nor its reduction matters, and they are widened by
 the band in which the norm of a healthy net fluctuates: two standard deviations √(5 Σ 1/n) of its logarithm over the weighted layers of widths n that

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from gradflow.records import Severity
 
+MOST_DECADES = 30.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -38,12 +40,12 @@ class Rule:
         return None
 
     def decades(self, value: float, allowance: float = 0.0) -> float:
-        """How far a value lies beyond the first limit, in powers of ten; an exact 0 counts as float32's smallest number."""
+        """How far a value lies beyond the first limit, in powers of ten, MOST_DECADES at most: what an exact 0 counts."""
         first = self.warning if self.warning is not None else self.error
         if first is None:
             return 0.0
-        distance = math.log10(first / max(value, 1.4e-45)) if self.below else math.log10(max(value, 1.4e-45) / first)
-        return max(0.0, distance - allowance)
+        distance = math.log10(first / max(value, 1e-300)) if self.below else math.log10(max(value, 1e-300) / first)
+        return min(MOST_DECADES, max(0.0, distance - allowance))
 
 
 _TABLE = (
@@ -65,7 +67,7 @@ _TABLE = (
     Rule(
         code="GF104", name="unreached-parameter", warning=0.0,
         why="The parameter is trainable and never receives a gradient: it stays as it was initialised.",
-        fix="Use it in the forward pass, let its output reach the loss, or freeze it with requires_grad_(False).",
+        fix="Let the parameter's output reach the loss (remove what cuts it), or freeze the parameter with requires_grad_(False).",
     ),
     Rule(
         code="GF105", name="closed-branch",
@@ -91,6 +93,11 @@ _TABLE = (
         code="GF202", name="amplifying-skip", warning=1.05,
         why="The skip passes on more than it receives; over many blocks the gain compounds exponentially.",
         fix="Make the skip an identity (λ = 1), or follow the sum with a normalisation as DeepNorm does.",
+    ),
+    Rule(
+        code="GF208", name="detached-skip", error=0.0,
+        why="The skip is there in the forward pass and cut in the backward pass: the gradient has to go through the branch, as in a plain network.",
+        fix="Remove the detach(), .data or no_grad() that is named here; if the gradient is meant to stop there, ignore this rule.",
     ),
     Rule(
         code="GF206", name="starved-highway", warning=1e-3, error=1e-6, below=True,

@@ -72,6 +72,8 @@ def choose_loss(
     source = "model file's `loss`" if loss is None else "given"
     if targets is not None and not isinstance(targets, torch.Tensor) and callable(targets):
         targets = targets()
+    if isinstance(chosen, type):
+        raise LossError(loss=chosen.__name__, reason="it is a class", remedy=f"Give an instance: {chosen.__name__}().")
     if chosen is None:
         return _Automatic(type(model).__name__, seed)
     if isinstance(chosen, str):
