@@ -24,12 +24,14 @@ def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Hig
     """Every finding, worst first: by severity, then a severed skip (the cause of others), then by decades beyond the limit."""
     allowances = [a + r for a, r in zip(fluctuation(layers), relief(layers, skips), strict=True)]
     scales = {p.name: p.weight_norm / math.sqrt(math.prod(p.shape)) for layer in layers for p in layer.parameters if p.weight_norm and math.prod(p.shape)}
+    sizes = {status: sum(math.prod(p.shape) for layer in layers for p in layer.parameters if p.status == status) for status in ("measured", "unreached")}
+    mostly = sizes["unreached"] > sizes["measured"]  # most of what should train does not: that is no forgotten head
     found = [
         *(f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance, scales)),
         *_closed_trunk(layers),
         *_silent(layers),
         *_nonfinite(layers),
-        *(f for layer in layers if (f := _unreached(layer)) is not None),
+        *(f for layer in layers if (f := _unreached(layer, mostly)) is not None),
         *_skips(skips, highways),
         *(_detached(skip) for skip in skips if skip.kind == "detached"),
         *(f for highway in highways for f in _highway(highway, skips)),
@@ -137,25 +139,37 @@ def _silent(layers: Sequence[Layer]) -> list[Finding]:
 def _nonfinite(layers: Sequence[Layer]) -> list[Finding]:
     """The layer nearest the loss is named first: the backward pass met it first."""
     rule = RULES["GF103"]
-    bad = [layer for layer in layers if layer.nonfinite]
+    bad = [layer for layer in layers if layer.nonfinite or _has_nonfinite_parameter(layer)]
     return [
         Finding(
-            rule=rule.code, severity="error", where=layer.name, value=float(layer.nonfinite or 0), limit=0.0, decades=MOST_DECADES - i / 1000,
-            message=f"{layer.name} ({layer.type}) receives {layer.nonfinite} non-finite gradient elements{', first in the backward pass' if i == 0 else ''}.",
+            rule=rule.code, severity="error", where=layer.name, value=float(layer.nonfinite or 1), limit=0.0, decades=MOST_DECADES - i / 1000,
+            message=f"{layer.name} ({layer.type}) {_nonfinite_what(layer)}{', first in the backward pass' if i == 0 else ''}.",
             fix=rule.fix, location=layer.location,
         )
         for i, layer in enumerate(reversed(bad))
     ]  # fmt: skip
 
 
-def _unreached(layer: Layer) -> Finding | None:
+def _has_nonfinite_parameter(layer: Layer) -> bool:
+    return any("not finite" in p.undefined.get("grad_norm", "") + p.undefined.get("weight_norm", "") for p in layer.parameters)
+
+
+def _nonfinite_what(layer: Layer) -> str:
+    if layer.nonfinite:
+        return f"receives {layer.nonfinite} non-finite gradient elements"
+    names = [p.name for p in layer.parameters if "not finite" in p.undefined.get("grad_norm", "") + p.undefined.get("weight_norm", "")]
+    return f"has a non-finite gradient or weight in {', '.join(names)}"
+
+
+def _unreached(layer: Layer, mostly: bool) -> Finding | None:
     rule = RULES["GF104"]
     lost = [p for p in layer.parameters if p.status == "unreached"]
     if not lost:
         return None
     names = ", ".join(p.name for p in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
     return Finding(
-        rule=rule.code, severity="warning", where=layer.name, value=float(len(lost)), limit=None, decades=1.0, fix=rule.fix, location=layer.location,
+        rule=rule.code, severity="error" if mostly else "warning", where=layer.name, value=float(len(lost)), limit=None, decades=1.0,
+        fix=rule.fix, location=layer.location,
         message=f"{names} can be trained but receive{'s' if len(lost) == 1 else ''} no gradient: {lost[0].undefined['grad_norm']}.",
         undefined={"limit": "the rule has none"},
     )  # fmt: skip
@@ -237,6 +251,8 @@ def _blame(highway: Highway, skips: Sequence[Skip], severity: Severity) -> tuple
     """A highway on which every defined λ is 1 loses its gradient on the trunk. Where the trunk has weights or routes tokens (a class token joined late),
     that is the architecture and at most a warning, or a note where routing alone leaves nothing."""
     on = {*highway.skips}
+    if len({*highway.skips}) == 1 and len(highway.skips) > 1:
+        severity = "warning" if severity == "error" else severity  # one cell in a loop: forgetting over many steps is what its gate is for
     identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
     trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on for op in s.path_ops)}
     if not identities or not highway.trunk_ops:
@@ -244,8 +260,8 @@ def _blame(highway: Highway, skips: Sequence[Skip], severity: Severity) -> tuple
     if not trunk & (_ROUTES | _WEIGHTS):
         return severity, f" Its λ are 1: what lies on the trunk between the sums ({', '.join(highway.trunk_ops)}) does it."
     if highway.gain == 0 and trunk & _ROUTES:
-        return "info", " Its λ are 1: slicing or concatenation on the way routes the gradient past it."
-    return "warning", " Its λ are 1: the trunk between its skips loses it."
+        return "info", " Slicing or concatenation on the way routes the gradient past it."
+    return "warning", " Wherever λ is defined it is 1: the trunk between the skips makes the difference."
 
 
 def _describe(highway: Highway, skips: Sequence[Skip]) -> str:

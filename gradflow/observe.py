@@ -23,7 +23,8 @@ from gradflow.subject.seeding import seed_everything
 from gradflow.subject.structure import replaced, tensors
 from gradflow.tape import Leaves, Tape, Value, lift, standing, value_of
 
-LOSS_SCALE = 65536.0  # GradScaler's first scale; float16 gradients are measured under it and reported without it
+LOSS_SCALE = 65536.0  # GradScaler's first scale; float16 gradients are measured under it, or the largest that fits, and reported without it
+_FP16_ROOM = 4096.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,13 @@ class Observation:
     backward_s: float
     analysis_s: float
     inputs_tracked: bool
+
+    def release(self) -> None:
+        """Cut the ties between the graph and the tape: what the backward pass did not free is freed now, and not at the next collection."""
+        for node in self.tape.graph.nodes:
+            node.meta.clear()
+        for mapping in (self.tape.values, self.tape.nodes, self.tape.operators):
+            cast(dict[object, object], mapping).clear()
 
 
 @dataclass(kw_only=True)
@@ -87,8 +95,8 @@ def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Sett
         try:
             return _observe(modules, batch, objective, settings, track=True)
         except errors.ModelFailed as failure:
-            if failure.phase != "forward pass":
-                raise
+            if failure.phase != "forward pass" or "grad" not in str(failure):
+                raise  # an input that requires a gradient is not what it stumbled over
     return _observe(modules, batch, objective, settings, track=False)
 
 
@@ -109,11 +117,13 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
     tape = lift(forward.roots.tensors, Leaves(inputs=forward.inputs, parameters=names), forward.recorder)
     skips = find_skips(tape.graph)
     highways = find_highways(tape.graph, skips)
-    scale = LOSS_SCALE if settings.amp == "fp16" else 1.0
+    scale = _loss_scale(forward.roots) if settings.amp == "fp16" else 1.0
     cotangents = _cotangents(forward.roots, scale)
-    samples = _batch_size(forward.inputs)
+    samples = _batch_size(forward)
     trained = {p: names[p] for p in _on_tape(tape, names)}
-    outputs = tuple(v for t in forward.outputs if (v := value_of(t)) is not None)
+    ends = [value_of(t) for group in (forward.outputs, forward.roots.tensors) for t in group]
+    behind = [standing(tape, v) for v in ends[: len(forward.outputs)] if v is not None]
+    outputs = tuple(v for v in behind if v in tape.nodes) or tuple(v for v in ends[len(forward.outputs) :] if v is not None)
     calls = tuple(replace(call, values=tuple(standing(tape, v) for v in call.values)) for call in forward.recorder.module_calls)
     meter = Meter(
         tape,
@@ -260,6 +270,16 @@ def _autocast(amp: str | None, model: nn.Module) -> AbstractContextManager[objec
     return torch.autocast(device, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[amp])
 
 
+def _loss_scale(roots: Roots) -> float:
+    """GradScaler's first scale, halved until what starts at a float16 root stays far from that format's largest number."""
+    scale = LOSS_SCALE
+    for tensor, cotangent in zip(roots.tensors, roots.cotangents, strict=True):
+        largest = 1.0 if cotangent is None else float(cotangent.abs().max())
+        while tensor.dtype == torch.float16 and largest * scale > _FP16_ROOM:
+            scale /= 2
+    return scale
+
+
 def _cotangents(roots: Roots, scale: float) -> list[tuple[Tensor, Tensor]]:
     """Each root with what starts there; 1 for a loss, times the loss scale."""
     pairs = zip(roots.tensors, roots.cotangents, strict=True)
@@ -287,7 +307,7 @@ def _needed_inputs(tape: Tape, skips: Sequence[SkipPath]) -> list[str]:
 
 
 def _uncalled(tape: Tape, recorder: Recorder) -> list[Value]:
-    called = {call.name for call in recorder.module_calls}
+    called = {call.name for call in recorder.module_calls if call.values}
     return [tape.values[n] for nodes in parameter_users(tape, lambda owner: owner not in called).values() for n in nodes]
 
 
@@ -316,9 +336,13 @@ def leaves_fused_path(model: nn.Module, settings: Settings) -> bool:
     return any((settings.evaluate or not m.training) and not any(p.requires_grad for p in m.parameters()) for m in fused)
 
 
-def _batch_size(inputs: Sequence[tuple[str, Tensor]]) -> int:
-    """Length of the first input's leading dimension."""
-    return next((int(t.shape[0]) for _, t in inputs if t.dim() > 0), 1)
+def _batch_size(forward: _Forward) -> int:
+    """Length of the first input's leading dimension where an output has it too; else 1, for no batch dimension that is known to be one."""
+    first = next((t for _, t in forward.inputs if t.dim() > 0), None)
+    if first is None or (first.dim() < 2 and (first.is_floating_point() or first.is_complex())):
+        return 1
+    size = int(first.shape[0])
+    return size if any(t.dim() > 0 and t.shape[0] == size for t in forward.outputs) or all(t.dim() == 0 for t in forward.outputs) else 1
 
 
 def _now() -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["GATES", "SLICING", "UPSAMPLING", "Role", "role"]
+__all__ = ["GATES", "KEEPS_ZERO", "SLICING", "UPSAMPLING", "Role", "role"]
 
 
 class Role(Enum):
@@ -32,7 +32,8 @@ class Role(Enum):
 
 
 _ROWS: dict[Role, str] = {
-    Role.LAYOUT: """view unsafe_view reshape reshape_alias reshape_copy view_as permute transpose t swapaxes movedim squeeze unsqueeze expand clone contiguous
+    Role.LAYOUT: """getitem
+        view unsafe_view reshape reshape_alias reshape_copy view_as permute transpose t swapaxes movedim squeeze unsqueeze expand clone contiguous
         to_copy alias as_strided flatten unflatten detach lift lift_fresh view_as_real view_as_complex real roll flip repeat
         pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle""",
     Role.SCALE: "neg rsub positive",
@@ -62,6 +63,7 @@ _ROWS: dict[Role, str] = {
 }
 _ROLE = {name: role for role, names in _ROWS.items() for name in names.split()}
 GATES = frozenset({"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softmax", "exp", "erf", "clamp", "rsqrt", "reciprocal"})
+KEEPS_ZERO = frozenset({"relu", "gelu", "silu", "mish", "tanh", "elu", "leaky_relu", "hardswish", "relu6", "mean", "sin", "erf", "softsign"})
 SLICING = frozenset({"select", "slice", "narrow", "split", "split_with_sizes", "unsafe_split", "unbind", "index_select"})
 UPSAMPLING = frozenset(
     name for name in _ROLE if name.startswith("upsample") or name in {"pixel_shuffle", "slow_conv_transpose2d", "cudnn_convolution_transpose"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +46,8 @@ def profile(
         loss: the name of a loss ("cross_entropy", "mse", "probe", …), or a callable of (output, targets) or (output). By default the output's `.loss`,
             a scalar output, or else "probe": a seeded Gaussian cotangent on the output.
         seed: for everything drawn at random, dropout included.
-        amp: run the forward under autocast; fp16 gradients are measured under a loss scale of 65536 and reported without it.
+        amp: run the forward under autocast; fp16 gradients are measured under a loss scale (65536, or what a float16 output has room for) and reported
+            without it.
         evaluate: put the model in eval mode for the run; by default it stays in its own mode.
 
     Returns:
@@ -80,6 +83,7 @@ class Options:
     trust: bool = False
 
 
+_LEDGER = defaultdict(lambda: 5e-2, {torch.float64: 1e-9, torch.complex128: 1e-9, torch.float32: 1e-3, torch.complex64: 1e-3})  # rounding, with room
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SHORT_DTYPES = {"fp32": "float32", "fp64": "float64", "fp16": "float16", "bf16": "bfloat16", "half": "float16", "double": "float64", "float": "float32"}
 
@@ -138,13 +142,14 @@ def _report(
     bystanders: tuple[nn.Module, ...] = (),
 ) -> records.Report:
     observation = observe(model, batch, objective, settings, bystanders)
-    kind = type(model).__name__
+    began, kind = time.perf_counter(), type(model).__name__
     output = sum((observation.readings.values[v] for v in dict.fromkeys(observation.outputs) if v in observation.readings.values), GradientSums())
     rows = layer_rows(observation, model)
     layers = account_layers(observation, model, weigh(dict(model.named_parameters())), output)
     skips = account_skips(observation, rows, kind, settings.seed)
     highways = account_highways(observation, kind, output)
     findings = judge.judge(layers, skips, highways)
+    observation.release()
     return records.Report(
         gradflow_version=gradflow.__version__,
         environment=_environment(model, settings),
@@ -154,7 +159,7 @@ def _report(
             parameters=sum(p.numel() for p in model.parameters()),
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         ),
-        run=_run(model, batch, objective, settings, observation, notes),
+        run=_run(model, batch, objective, settings, observation, notes, skips, observation.analysis_s + time.perf_counter() - began),
         layers=layers,
         skips=skips,
         highways=highways,
@@ -177,15 +182,27 @@ def _environment(model: nn.Module, settings: Settings) -> records.Environment:
     )
 
 
-def _run(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, observation: Observation, notes: Sequence[str]) -> records.Run:
+def _run(
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    settings: Settings,
+    observation: Observation,
+    notes: Sequence[str],
+    skips: Sequence[records.Skip],
+    analysis_s: float,
+) -> records.Run:
     finite = observation.loss_value - observation.loss_value == 0
     said = [*notes, *_tied(model)]
     if not observation.inputs_tracked:
         said.append("the model does not take inputs that require a gradient: a skip that starts at an input is not seen")
+    worst = max((skip.ledger_error or 0.0 for skip in skips), default=0.0)
+    if worst > _LEDGER[next(model.parameters()).dtype] * (10 if settings.amp else 1):
+        said.append(f"a ledger does not close (error {worst:.2g}): a gradient hook of the model changes gradients on their way, and the highway ignores it")
     if leaves_fused_path(model, settings):
         said.append("torch's fused path for frozen encoders in eval mode is not taken under hooks: values may differ from a plain run's in the last digits")
     if settings.amp == "fp16":
-        said.append("gradients were measured under a loss scale of 65536 and are reported without it")
+        said.append(f"gradients were measured under a loss scale of {observation.loss_scale:g} and are reported without it")
     return records.Run(
         mode="train" if model.training and not settings.evaluate else "eval",
         inputs=batch.records,
@@ -198,7 +215,7 @@ def _run(model: nn.Module, batch: Batch, objective: Objective, settings: Setting
         batches=1,
         forward_s=observation.forward_s,
         backward_s=observation.backward_s,
-        analysis_s=observation.analysis_s,
+        analysis_s=analysis_s,
         notes=tuple(said),
     )
 

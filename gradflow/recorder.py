@@ -18,6 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from gradflow.records import Location
+from gradflow.subject.structure import tensors
 
 _sequence = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 _TORCH = str(Path(torch.__file__).parent) + "/"
@@ -50,11 +51,12 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One torch function call that put nodes on the tape."""
+    """One torch function call that put nodes on the tape; `frozen` names the parameters it took that are not on it."""
 
     name: str
     location: Location | None
     origins: tuple[Origin, ...]
+    frozen: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ class Recorder(TorchFunctionMode):
     def __init__(self, model: torch.nn.Module, before_write: Callable[[torch.Tensor], None] | None = None) -> None:
         super().__init__()
         self._before_write = before_write
+        self._frozen = {id(p): name for name, p in model.named_parameters() if not p.requires_grad}
         self._names = {module: name for name, module in model.named_modules()}
         self._classes = {name: type(module) for module, name in self._names.items()}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -151,14 +154,14 @@ class Recorder(TorchFunctionMode):
     def _leave_module(self, module: torch.nn.Module, args: object, output: object) -> None:
         with torch._C.DisableTorchFunction():
             name, index = self._names[module], self._unwind(self._names[module])
-            tensors = [t for t in _tensors(output) if _differentiable(t)]
-            tracked = [t for t in tensors if t.grad_fn is not None]
+            found = [t for _, t in tensors(output, "output") if _differentiable(t)]
+            tracked = [t for t in found if t.grad_fn is not None]
             self.module_calls.append(
                 ModuleCall(
                     name=name,
                     index=index,
                     location=self._entered[-1],
-                    shape=tuple(tensors[0].shape) if tensors else (),
+                    shape=tuple(found[0].shape) if found else (),
                     values=tuple((t.grad_fn, t.output_nr) for t in tracked),
                     end=_sequence(),
                 )
@@ -184,9 +187,12 @@ class Recorder(TorchFunctionMode):
         if after != before:
             origins = self._origins_of(args, kwargs) if self._origins else ()
             self._call_starts.append(before)
-            self._calls.append((after, Call(name=_name(func), location=_user_location(), origins=origins)))
-        elif isinstance(out, torch.Tensor) and not out.requires_grad:
-            self._note_untracked(func, args, kwargs, out)
+            frozen = tuple(self._frozen[id(a)] for a in _arguments(args, kwargs) if id(a) in self._frozen) if self._frozen else ()
+            self._calls.append((after, Call(name=_name(func), location=_user_location(), origins=origins, frozen=frozen)))
+        else:
+            for tensor in (out,) if isinstance(out, torch.Tensor) else out if isinstance(out, (tuple, list)) else ():
+                if isinstance(tensor, torch.Tensor) and not tensor.requires_grad:
+                    self._note_untracked(func, args, kwargs, tensor)
         return out
 
     def _note_untracked(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None, out: torch.Tensor) -> None:
@@ -224,17 +230,6 @@ def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Iterator
             yield arg
         elif isinstance(arg, (list, tuple)):
             yield from (a for a in arg if isinstance(a, torch.Tensor))
-
-
-def _tensors(output: object) -> Iterator[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, dict):
-        for item in output.values():
-            yield from _tensors(item)
-    elif isinstance(output, (list, tuple)):
-        for item in output:
-            yield from _tensors(item)
 
 
 _names: dict[object, str] = {}

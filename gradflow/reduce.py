@@ -34,6 +34,10 @@ def inner(a: Tensor, b: Tensor, samples: int) -> Tensor:
     if a.device.type != "cpu":
         left = a.reshape(samples, -1).double()
         return (left * (left if same else b.reshape(samples, -1).double())).sum(dim=1)
+    if a.numel() // samples < _CHUNK // 8:  # short rows: many at a time
+        left, right = (t.reshape(samples, -1) for t in _aligned(a, b))
+        step = max(1, _CHUNK * samples // max(1, a.numel()))
+        return torch.cat([(left[i : i + step].double() * right[i : i + step].double()).sum(dim=1) for i in range(0, samples, step)])
     rows = zip(*(t.reshape(samples, -1) for t in _aligned(a, b)), strict=True)
     return torch.tensor([sum(_wide_dot(x, y) for x, y in _chunks(p, q)) for p, q in rows], dtype=torch.float64)
 

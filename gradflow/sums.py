@@ -50,7 +50,6 @@ class SkipSums:
         ss, ff, tt, sf: of the skip, the branch and the total gradient at the fork.
         ledger: Σ‖t − (s + f + others)‖².
         hh, ht: of the highway's gradient at the fork; None where the skip lies on no highway.
-        top: ‖g‖² at the highway's last join, for the call.
     """
 
     gg: Floats

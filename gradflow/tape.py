@@ -199,6 +199,7 @@ class _Lifting:
         location = call.location if call else None
         if location:
             fx_node.meta.update(location=location, stack_trace=f'  File "{location.file}", line {location.line}')
+        fx_node.meta["frozen"] = call.frozen if call and None in inputs else ()
         fx_node.meta["mask"] = aten.is_mask(node, inputs, call.name if call else "")
         fx_node.meta["dropped"] = bool(fx_node.meta["mask"]) and aten.drops_everything(node, inputs)
         fx_node.meta["cut"] = self._cuts(inputs, origins)

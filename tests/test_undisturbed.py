@@ -575,14 +575,14 @@ def test_loss_and_gradients_are_those_of_a_plain_run(make, shape, dtype):
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_is_that_of_a_plain_run(amp):
-    """Under autocast too; in fp16 with the loss scaled by 65536."""
+    """Under autocast too; in fp16 with the loss scaled by 4096, the largest power of two of which a float16 loss leaves room for its gradient."""
     torch.manual_seed(0)
     model, x = zoo.postact_resnet(10, stages=(4, 8)), torch.randn(IMAGES)
     plain = copy.deepcopy(model)
     torch.manual_seed(4)
     with torch.autocast("cpu", dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[amp]):
         loss = energy(plain(x))
-    (loss * (65536 if amp == "fp16" else 1)).backward()
+    (loss * (4096 if amp == "fp16" else 1)).backward()
     seen = {}
     for name, parameter in model.named_parameters():
         parameter.register_hook(lambda grad, name=name: seen.__setitem__(name, bits(grad.clone())[3]))

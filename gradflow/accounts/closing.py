@@ -11,13 +11,12 @@ from collections.abc import Mapping, Set
 
 from torch import fx
 
-from gradflow.operators import Role, role
+from gradflow.operators import KEEPS_ZERO, Role, role
 from gradflow.residual.flow import name_of
 
 _FACTORS = {"addmm": (1, 2), "baddbmm": (1, 2), "addbmm": (1, 2), "addmv": (1, 2), "mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "linear": (1,)}
 
 
-_KEEP_ZERO = frozenset({"relu", "gelu", "silu", "mish", "tanh", "elu", "leaky_relu", "hardswish", "relu6", "mean"})
 STOCHASTIC_DEPTH = "stochastic depth"
 
 
@@ -56,7 +55,7 @@ def _silent(graph: fx.Graph, closes: Mapping[fx.Node, str], zero: Set[str]) -> d
             added = operands[2:] if kind in (Role.NORM, Role.WEIGHTED) else operands[:1] if kind is Role.FUSED_ADD else []
             if all(_parameter(a, zero) for a in added):
                 silent[node] = closes[node]
-        elif kind in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.DROPOUT) or name_of(node) in _KEEP_ZERO:
+        elif kind in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.DROPOUT) or name_of(node) in KEEPS_ZERO:
             inherited = next((silent[a] for a in operands if a in silent), "")
             if inherited:
                 silent[node] = inherited
@@ -99,6 +98,6 @@ def _parameter(operand: object, zero: Set[str]) -> str:
     kind = role(name_of(operand))
     if kind is Role.NORM:  # a standardised weight: its gain is the factor
         return _parameter(operand.args[1], zero) if len(operand.args) > 1 else ""
-    if kind in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.MULTIPLY):
+    if kind in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.MULTIPLY) or name_of(operand) in KEEPS_ZERO:
         return next((f for a in operand.args if (f := _parameter(a, zero))), "")
     return ""

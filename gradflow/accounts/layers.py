@@ -47,7 +47,7 @@ def layer_rows(observation: Observation, model: nn.Module) -> list[Row]:
         row.calls += 1
         row.shape = call.shape
         row.values.extend(call.values)
-    for owner, nodes in parameter_users(observation.tape, lambda owner: owner not in rows).items():
+    for owner, nodes in parameter_users(observation.tape, lambda owner: owner not in rows or not rows[owner].values).items():
         first = nodes[0]
         rows[owner] = Row(name=owner, end=first.meta["seq"] + 1, calls=len(nodes), location=first.meta.get("location"), shape=first.meta["shape"])
         rows[owner].values.extend(observation.tape.values[n] for n in nodes)

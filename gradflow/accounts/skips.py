@@ -244,19 +244,15 @@ def _branch(path: SkipPath, name: str) -> str:
     """The modules that own the branch's parameters, relative to the module of the join."""
     prefix = "" if name.startswith("(") else f"{name}."
     owners = []
-    for parameter in sorted(path.parameters, key=lambda p: _first_use(path, p)):
+    first: dict[str, int] = {}
+    for i, node in enumerate(path.branch_nodes):
+        for operand in node.all_input_nodes:
+            first.setdefault(operand.name, i)
+    for parameter in sorted(path.parameters, key=lambda p: (first.get(p.replace(".", "_"), len(path.branch_nodes)), p)):
         parts = (parameter.removeprefix(prefix) if parameter.startswith(prefix) else parameter).split(".")[:-1] or [parameter.rpartition(".")[2]]
         owners.append(".".join(parts[: 2 if len(parts) > 1 and parts[1].isdigit() else 1]))
     unique = list(dict.fromkeys(owners))
     return ", ".join(unique[:4]) + (", …" if len(unique) > 4 else "")
-
-
-def _first_use(path: SkipPath, parameter: str) -> int:
-    leaf = parameter.replace(".", "_")
-    for i, node in enumerate(path.branch_nodes):
-        if any(getattr(a, "name", "") == leaf for a in node.args):
-            return i
-    return len(path.branch_nodes)
 
 
 def _shape(node: object) -> str:

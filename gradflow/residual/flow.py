@@ -52,6 +52,7 @@ class Flow:
                 sources.append((position, j))
             elif self._made_of_parameters[j]:
                 parameter = True
+        parameter = parameter or bool(node.meta.get("frozen"))
         self.sources.append(sources)
         self._made_of_parameters[i] = not data and (bool(node.meta.get("parameter")) or parameter)
         self.holds_parameter.append(data and parameter)
@@ -65,7 +66,7 @@ class Flow:
             return Role.OPAQUE
         if node.meta.get("mask"):
             return Role.DROPOUT
-        found = Role.LAYOUT if name_of(node) == "getitem" else role(name_of(node))
+        found = role(name_of(node))
         if found is Role.WEIGHTED and not parameter:
             constant = Role.SCALE if name_of(node) in ("mm", "bmm", "mv", "linear") else Role.POOL
             return constant if operands == 1 else Role.OPAQUE

@@ -16,7 +16,7 @@ from torch import fx
 
 from gradflow.operators import GATES, SLICING, UPSAMPLING, Role
 from gradflow.records import Form, Kind
-from gradflow.residual.flow import Ancestors, Edge, Flow
+from gradflow.residual.flow import Ancestors, Edge, Flow, name_of
 from gradflow.residual.paths import SkipPath, Stretch
 
 _HEAVIEST_PROJECTION = 3  # weighted layers on a skip path; more is a second branch
@@ -78,8 +78,9 @@ def find_skips(graph: fx.Graph) -> tuple[SkipPath, ...]:
 
 
 def _may_join(flow: Flow, i: int) -> bool:
-    """Sums and concatenations, but not of single numbers: those are terms of a loss."""
-    return (flow.role[i] in _JOINS or _is_stacked_sum(flow, i)) and flow.nodes[i].meta.get("shape") != ()
+    """Sums and concatenations, but no terms of a loss: neither of single numbers nor outside the model's forward."""
+    meta = flow.nodes[i].meta
+    return (flow.role[i] in _JOINS or _is_stacked_sum(flow, i)) and meta.get("shape") != () and meta.get("call", True) != ()
 
 
 def _is_stacked_sum(flow: Flow, i: int) -> bool:
@@ -102,7 +103,7 @@ class _Join:
         free = [f for f in found if f.step.weight == 0]
         heavy = [] if self.form == "concat" else [f for f in found if f.step.weight and not any(self._shares_fork(f, other) for other in free)]
         skips = [self._skip(f) for f in sorted([*free, *heavy], key=lambda f: f.operand)]
-        return [*(s for s in skips if not self._merges_resolutions(s)), *self._detached()]
+        return [*(s for s in skips if not self._merges_resolutions(s) and not self._compares_slices(s)), *self._detached()]
 
     def _shares_fork(self, heavy: _Found, free: _Found) -> bool:
         """Whether a weight-free skip starts where a projection does, but for norms: then the projection is a light branch beside it."""
@@ -205,6 +206,11 @@ class _Join:
         """A lateral convolution beside a top-down path that upsamples is a pyramid's merge, not a shortcut around it."""
         return skip.kind == "projection" and any(self.flow.name(self.flow.index[n]) in UPSAMPLING for n in skip.branch_nodes)
 
+    def _compares_slices(self, skip: SkipPath) -> bool:
+        """A sum of what came from one slice of a value with what came from others (two time steps of one input): no coordinate is bypassed."""
+        leaving = [skip.path[-1], *skip.branch_edges]
+        return self.form == "add" and all(name_of(n) in SLICING for n, _ in leaving)
+
     def _skip(self, found: _Found) -> SkipPath:
         flow, step = self.flow, found.step
         everything = Ancestors(flow, [r for o in self.operands for r in o.roots])
@@ -286,6 +292,8 @@ def _carriers(flow: Flow, i: int, other_operands: set[int | None]) -> list[tuple
 def _is_gate(flow: Flow, i: int) -> bool:
     """Whether a factor is a bounded function's value (σ, 1 − σ, tanh …), seen through views, slices, constants and scales; else the product is bilinear."""
     while flow.name(i) not in GATES:
+        if flow.nodes[i].op == "placeholder":
+            return True  # a mask that was given
         if len(flow.sources[i]) != 1 or flow.role[i] not in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.ADD):
             return False
         i = flow.sources[i][0][1]
@@ -339,7 +347,7 @@ def _edges(flow: Flow, edges: tuple[Edge, ...]) -> tuple[tuple[fx.Node, int], ..
 def _parameters(nodes: tuple[fx.Node, ...]) -> frozenset[str]:
     """Names of the parameters that these nodes use, directly or through parameter-only nodes."""
     stack = [a for n in nodes for a in n.args if isinstance(a, fx.Node)]
-    found, seen = set(), set()
+    found, seen = {name for n in nodes for name in n.meta.get("frozen", ())}, set()
     while stack:
         node = stack.pop()
         if node in seen or node.meta.get("data"):
