@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from gradflow.highway import Layout, Replay
+from gradflow.operators import Role
 from gradflow.reduce import inner, products
 from gradflow.residual import HighwayPath, SkipPath
 from gradflow.residual.paths import NodeEdge
@@ -27,6 +28,7 @@ class SkipGauge:
         if tape.operators[skip.join].name().endswith("CopySlices") and math.prod(join) == math.prod(fork):
             join = fork  # the sum was written through a view that folds the batch
         self.samples = samples if samples > 1 and join[:1] == fork[:1] == (samples,) else 1
+        self._plain = all(role is Role.LAYOUT for role in skip.roles)  # s will be g itself: one sum serves for both, and its last digits cancel
         self._sums: dict[str, Tensor] = {}
         self._reference: Tensor | None = None
         self._replayed: Tensor | None = None
@@ -37,7 +39,7 @@ class SkipGauge:
 
     def open(self, g: Tensor) -> None:
         """g: the whole gradient at the join, [shape of the join]."""
-        self._sums["gg"] = inner(g, g, self.samples)
+        self._sums["gg"] = inner(g, g, self.samples, exact=not self._plain)
         self._reference = self._layout.of(g)
         if self._reference is not None:
             self._sums["rr"] = self._sums["gg"] if self._reference is g else inner(self._reference, self._reference, self.samples)
@@ -76,7 +78,7 @@ class SkipGauge:
         if s is not None and self._reference is not None and _same(s, self._reference):
             known["ss"] = self._sums["rr"].sum().reshape(1)  # one tensor, one sum: the gain of an identity is 1 to the last digit
         if h is not None:
-            known["hh"] = known["ss"] if h is s and "ss" in known else inner(h, h, 1)  # exact as ‖g‖ at the top is: identities carry 1
+            known["hh"] = inner(h, h, 1, exact=False)  # as ‖g‖ at the top: identities carry 1 to the last digit
         pairs = {name: (a, b) for name, (a, b) in wanted.items() if a is not None and b is not None and name not in known}
         found = products(list(pairs.values()), t, parts)
         self._sums |= dict.fromkeys(wanted, zero) | known | {name: found[i : i + 1] for i, name in enumerate(pairs)}
@@ -143,7 +145,7 @@ class HighwayGauge:
     def _opener(self, k: int) -> Callable[[Tensor], None]:
         def opened(g: Tensor) -> None:
             if k == 0:
-                self.top = inner(g, g, 1)
+                self.top = inner(g, g, 1, exact=False)
             h, self._arriving = (g if k == 0 else self._arriving), None
             if h is not None and not self._gauges[k].starts_highway:  # else h is g here, and s is read at the fork
                 self._gauges[k].highway = self._stages[k].push(h)
