@@ -208,6 +208,6 @@ def test_numbers_whose_float32_sum_drifts(first: float) -> None:
     """Where float32's rounding errors all go one way, the squares are still right to four digits, and what λ is made of to float64's."""
     numbers = torch.cat([torch.tensor([first]), torch.full((199_999,), 0.15 if first < 1 else 1.7)])
     exact = float((numbers.double() ** 2).sum())
-    assert census(numbers)[1].item() == pytest.approx(exact, rel=1e-6)
-    assert products([(numbers, numbers.clone())], numbers, [numbers])[0].item() == pytest.approx(exact, rel=1e-6)
+    assert census(numbers)[1].item() == pytest.approx(exact, rel=5e-6)
+    assert products([(numbers, numbers.clone())], numbers, [numbers])[0].item() == pytest.approx(exact, rel=5e-6)
     assert inner(numbers, numbers.clone(), 1).item() == pytest.approx(exact, rel=1e-12)
