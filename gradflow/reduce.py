@@ -1,8 +1,9 @@
 """Tensors -> sums, on the tensor's own device, as float64. Never waits for an accelerator and never writes to what it reads.
 
 On a CPU a tensor is read in chunks that stay in the cache. float32 chunks are multiplied and summed in float32 and their sums added in float64: the error,
-about 1e-7 and at worst a few 1e-6, is below any printed digit, and it takes a third of the time of converting first. Chunks whose sum leaves the safe range (gradients near
-1e-19 square to float32's smallest numbers) are multiplied in float64. What λ is made of is always summed in float64.
+about 1e-7 and at worst a few 1e-6, is below any printed digit, and it takes a third of the time of converting first. Chunks whose sum leaves the safe
+range (gradients near 1e-19 square to float32's smallest numbers) are multiplied in float64. What λ is made of is summed in float64, but for identities,
+where numerator and denominator are one and the same sum.
 """
 
 from __future__ import annotations
