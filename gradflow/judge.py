@@ -22,7 +22,7 @@ _WEIGHTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "embedding
 
 def judge(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Highway]) -> tuple[Finding, ...]:
     """Every finding, worst first: by severity, then a severed skip (the cause of others), then by decades beyond the limit."""
-    allowances = [a + r for a, r in zip(fluctuation(layers), relief(layers, skips), strict=True)]
+    allowances = list(zip(fluctuation(layers), relief(layers, skips), strict=True))
     scales = {p.name: p.weight_norm / math.sqrt(math.prod(p.shape)) for layer in layers for p in layer.parameters if p.weight_norm and math.prod(p.shape)}
     sizes = {status: sum(math.prod(p.shape) for layer in layers for p in layer.parameters if p.status == status) for status in ("measured", "unreached")}
     mostly = sizes["unreached"] > sizes["measured"]  # most of what should train does not: that is no forgotten head
@@ -70,7 +70,7 @@ def relief(layers: Sequence[Layer], skips: Sequence[Skip]) -> tuple[float, ...]:
     return tuple(_RELIEF if any(fork <= layer.depth < join for fork, join in live) else 0.0 for layer in layers)
 
 
-def _layer(layer: Layer, allowance: float, scales: Mapping[str, float]) -> list[Finding]:
+def _layer(layer: Layer, allowances: tuple[float, float], scales: Mapping[str, float]) -> list[Finding]:
     """Vanishing and exploding, with the gradient measured against what its branch's own small scale lets through."""
     if layer.gain is None:
         return []
@@ -78,7 +78,8 @@ def _layer(layer: Layer, allowance: float, scales: Mapping[str, float]) -> list[
     if layer.gain == 0 and layer.closed_by:
         return [_closed(layer, "0")]
     findings = []
-    for rule, verb in ((RULES["GF101"], "vanishes"), (RULES["GF102"], "explodes")):
+    band, branch = allowances
+    for rule, verb, allowance in ((RULES["GF101"], "vanishes", band + branch), (RULES["GF102"], "explodes", band)):
         broken = rule.severity(layer.gain, allowance)
         if broken is None:
             continue

@@ -8,19 +8,23 @@ from gradflow.rules import RULES, Rule
 
 _HEAD = """# Rules
 
-A finding names its rule, the place, the measured value and the limit that it broke. An *error* makes the verdict sick and the exit code 1, a *warning*
-does not, and an *info* is there to explain. The severity of a report is the worst
-finding's distance beyond its first limit in powers of ten (*decades*), 30 at most; rules without a limit count as one.
+A finding names its rule, the place, the measured value and the limit that it broke. An *error* makes the verdict sick and the exit code 1, a
+*warning* does not, and an *info* is there to explain. The severity of a report is the worst finding's distance beyond its first limit in powers of
+ten (*decades*), 30 at most; rules without a limit count as one.
 
-Layer limits are relative to the gradient at the model's own output, so that neither the loss's scale nor its reduction matters, and they are widened by
-the band in which the norm of a healthy net fluctuates: two standard deviations √(5 Σ 1/n) of its logarithm over the weighted layers of widths n that
-follow (Hanin 2018), at most three decades. Inside a branch that a live skip bypasses they are widened by five more: attention's queries and keys, squeeze-
-excite gates and scaled branches are small by design there, and depth shows on the trunk. Behind a LayerScale or another small elementwise factor the
-gradient is measured against what the factor lets through.
+Layer limits are relative to the gradient at the model's own output, so that neither the loss's scale nor its reduction matters, and they are widened
+by the band in which the norm of a healthy net fluctuates: two standard deviations √(5 Σ 1/n) of its logarithm over the weighted layers of widths n
+that follow (Hanin 2018), at most three decades. Inside a branch that a live skip bypasses the vanishing limit is widened by five more: attention's
+queries and keys, squeeze- excite gates and scaled branches are small by design there, and depth shows on the trunk. Behind a LayerScale or another
+small elementwise factor the gradient is measured against what the factor lets through.
 
-λ ≠ 1 is a warning and not a sentence: a highway network with λ = 0.9975 trains as well as a ResNet, and DeepNorm multiplies by 2.8 and normalises. A skip
-whose interval reaches the limit is no finding, and one whose highway has norms on the trunk and a measured gain between 0.1 and 10 is a note. λ and the
-layers' gradients are two findings: a pre-LN transformer with λ = 0.5 shows in no norm.
+λ ≠ 1 is a warning and not a sentence: a highway network with λ = 0.9975 trains as well as a ResNet, and DeepNorm multiplies by 2.8 and normalises. A
+skip whose interval reaches the limit is no finding, and one whose highway has norms on the trunk and a measured gain between 0.1 and 10 is a note. λ
+and the layers' gradients are two findings: a pre-LN transformer with λ = 0.5 shows in no norm.
+
+An unreached parameter is a warning, and an error where most of what should train is unreached. A highway that is one recurrent cell called many times
+is a warning at most, and so is one whose λ are 1 wherever they are defined and whose trunk has weights; where slicing or concatenation routes all of
+the gradient past a highway that is a note.
 
 These limits are first choices; they have not been calibrated on a population of trained networks yet.
 """
