@@ -6,9 +6,11 @@ something is about to write into one; a copy of all of them would double the mem
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,44 @@ def undisturbed(*modules: nn.Module) -> Iterator[ParameterKeeper]:
             stack.callback(_put_back_flag, parameter, parameter.requires_grad)
             _set_gradient_aside(stack, parameter)
         yield keeper
+
+
+@contextmanager
+def plain_checkpoints() -> Iterator[None]:
+    """Activation checkpoints keep their activations: recomputed ones cannot be replayed, and re-entrant ones hide their block in one node."""
+    checkpoint: Any = sys.modules.get("torch.utils.checkpoint")
+    if checkpoint is None:
+        yield
+        return
+
+    def keep(*args: object, **kwargs: object) -> Iterator[None]:
+        yield
+
+    generator = checkpoint._checkpoint_without_reentrant_generator
+    checkpoint._checkpoint_without_reentrant_generator = keep
+    checkpoint.CheckpointFunction.apply = staticmethod(lambda run, preserve, *args: run(*args))
+    try:
+        yield
+    finally:
+        checkpoint._checkpoint_without_reentrant_generator = generator
+        del checkpoint.CheckpointFunction.apply
+
+
+def eager() -> AbstractContextManager[object]:
+    """Compiled modules run eagerly: compiled, each is one opaque node. Costs nothing where nothing was compiled."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Lifting makes many small objects and no garbage; a collection in the middle would walk the whole process."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _keep_random_states(stack: ExitStack) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from gradflow import errors
-from gradflow.guard import ParameterKeeper, undisturbed
+from gradflow.guard import ParameterKeeper, eager, plain_checkpoints, undisturbed, without_collections
 from gradflow.meter import Meter, Readings
 from gradflow.recorder import ModuleCall, Origin, Recorder
 from gradflow.residual import HighwayPath, SkipPath, find_highways, find_skips
@@ -107,7 +105,7 @@ def _observe(modules: tuple[nn.Module, ...], batch: Batch, objective: Objective,
             model.eval()
         seed_everything(settings.seed)
         forward = _forward(model, batch, objective, settings, keeper, track)
-        with _without_collections():
+        with without_collections():
             return _analyse(model, forward, settings, track)
 
 
@@ -196,44 +194,6 @@ def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Set
 def _backward(meter: Meter, cotangents: Sequence[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> None:
     with meter, _blame("backward pass"):
         torch.autograd.backward([t for t, _ in cotangents], [c for _, c in cotangents], inputs=leaves)
-
-
-@contextmanager
-def plain_checkpoints() -> Iterator[None]:
-    """Activation checkpoints keep their activations: recomputed ones cannot be replayed, and re-entrant ones hide their block in one node."""
-    checkpoint: Any = sys.modules.get("torch.utils.checkpoint")
-    if checkpoint is None:
-        yield
-        return
-
-    def keep(*args: object, **kwargs: object) -> Iterator[None]:
-        yield
-
-    generator = checkpoint._checkpoint_without_reentrant_generator
-    checkpoint._checkpoint_without_reentrant_generator = keep
-    checkpoint.CheckpointFunction.apply = staticmethod(lambda run, preserve, *args: run(*args))
-    try:
-        yield
-    finally:
-        checkpoint._checkpoint_without_reentrant_generator = generator
-        del checkpoint.CheckpointFunction.apply
-
-
-def eager() -> AbstractContextManager[object]:
-    """Compiled modules run eagerly: compiled, each is one opaque node. Costs nothing where nothing was compiled."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Lifting makes many small objects and no garbage; a collection in the middle would walk the whole process."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _described(batch: Batch) -> str:

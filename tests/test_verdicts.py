@@ -131,6 +131,26 @@ def test_a_bad_initialisation_gain(gain, rule):
     assert report.severity > 3
 
 
+def test_a_gru_cell_in_a_loop():
+    """`(h − n)·z + n` is one gated skip from h, with the update gate as λ; its inner difference is no join of its own."""
+
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = nn.GRUCell(4, 6), nn.Linear(6, 2)
+
+        def forward(self, steps):
+            h = steps.new_zeros(steps.shape[1], 6)
+            for x in steps:
+                h = self.cell(x, h)
+            return self.head(h)
+
+    torch.manual_seed(0)
+    report = gradflow.profile(Loop(), torch.randn(20, 3, 4))
+    assert [(s.kind, s.calls) for s in report.skips] == [("gated", 19)]
+    assert 0.3 < report.skips[0].lam < 0.7
+
+
 def test_an_lstm_cell_in_a_loop():
     """One row for the cell's carry with its calls merged and the forget gate as λ; no skip from the input of one step into another."""
 

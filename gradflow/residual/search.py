@@ -14,25 +14,14 @@ from functools import cached_property
 
 from torch import fx
 
-from gradflow.operators import GATES, SLICING, UPSAMPLING, Role
-from gradflow.records import Form, Kind
+from gradflow.operators import SLICING, UPSAMPLING, Role
+from gradflow.records import Form
 from gradflow.residual.flow import Ancestors, Edge, Flow, name_of
 from gradflow.residual.paths import SkipPath, Stretch
+from gradflow.residual.roles import JOINS, carriers, edge_role, kind_of, op_name, shows
 
 _HEAVIEST_PROJECTION = 3  # weighted layers on a skip path; more is a second branch
-_JOINS = frozenset({Role.ADD, Role.FUSED_ADD, Role.LERP, Role.CONCAT})
 _LIGHT_CUTS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "bmm", "mm", "addmm", "einsum", "embedding"})
-
-# What the most transforming operator on the path makes of the skip.
-_KINDS: tuple[tuple[Role, Kind], ...] = (
-    (Role.WEIGHTED, "projection"),
-    (Role.MULTIPLY, "gated"),
-    (Role.ACTIVATION, "gated"),
-    (Role.NORM, "norm"),
-    (Role.DROPOUT, "dropout"),
-    (Role.POOL, "pooled"),
-    (Role.SCALE, "scaled"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +69,7 @@ def find_skips(graph: fx.Graph) -> tuple[SkipPath, ...]:
 def _may_join(flow: Flow, i: int) -> bool:
     """Sums and concatenations, but no terms of a loss: neither of single numbers nor outside the model's forward."""
     meta = flow.nodes[i].meta
-    return (flow.role[i] in _JOINS or _is_stacked_sum(flow, i)) and meta.get("shape") != () and meta.get("call", True) != ()
+    return (flow.role[i] in JOINS or _is_stacked_sum(flow, i)) and meta.get("shape") != () and meta.get("call", True) != ()
 
 
 def _is_stacked_sum(flow: Flow, i: int) -> bool:
@@ -114,10 +103,21 @@ class _Join:
     def _is_inner(self) -> bool:
         """A sum whose only use is a larger sum (or a concatenation in a larger one) is part of that join."""
         edges = self.flow.consumers[self.i]
+        if self._interpolates():
+            return True
         if len(edges) != 1 or self.flow.role[self.i] not in (Role.ADD, Role.CONCAT):
             return False
         outer = edges[0][0]
         return self.flow.role[outer] is self.flow.role[self.i] and len(self.flow.sources[outer]) > 1
+
+    def _interpolates(self) -> bool:
+        """`h − n` in `(h − n)·z + n`, as GRU cells write it: the join is the outer sum."""
+        flow, sources = self.flow, dict(self.flow.sources[self.i])
+        if flow.name(self.i) != "sub" or 1 not in sources:
+            return False
+        products = [k for k, _ in flow.consumers[self.i] if flow.role[k] is Role.MULTIPLY]
+        sums = [k for product in products for k, _ in flow.consumers[product] if flow.role[k] is Role.ADD]
+        return any(sources[1] in dict(flow.sources[k]).values() for k in sums)
 
     @cached_property
     def operands(self) -> list[Operand]:
@@ -127,7 +127,7 @@ class _Join:
         flow, found = self.flow, []
         role = flow.role[i]
         for position, j in flow.sources[i]:
-            edges = (*outer, ((i, position), _edge_role(flow, i, position)))
+            edges = (*outer, ((i, position), edge_role(flow, i, position)))
             if (role is Role.FUSED_ADD and position > 0) or (role is Role.LERP and position > 1):
                 continue
             if self._nests(i, j):
@@ -198,8 +198,8 @@ class _Join:
         if weight > _HEAVIEST_PROJECTION or (flow.weight[i] and {Role.MULTIPLY, Role.ACTIVATION} <= set(step.roles)):
             return []  # an activated linear map that multiplies something is the gate, not what it gates
         return [
-            _Step(weight=weight, nearness=-j, value=j, edges=(*step.edges, (i, position)), roles=(*step.roles, _edge_role(flow, i, position)))
-            for position, j in _carriers(flow, i, {o.value for o in others})
+            _Step(weight=weight, nearness=-j, value=j, edges=(*step.edges, (i, position)), roles=(*step.roles, edge_role(flow, i, position)))
+            for position, j in carriers(flow, i, {o.value for o in others})
         ]
 
     def _merges_resolutions(self, skip: SkipPath) -> bool:
@@ -219,7 +219,7 @@ class _Join:
         members = {*reach, *(i for o in self.operands for i, _ in o.edges), self.i}
         on_path = {i for i, _ in step.edges}
         branch = tuple(flow.nodes[i] for i in sorted(set(reach) - on_path - {step.value}))
-        kind = _kind(step.roles, self.form)
+        kind = kind_of(step.roles, self.form)
         return SkipPath(
             join=flow.nodes[self.i],
             fork=flow.nodes[step.value],
@@ -227,7 +227,7 @@ class _Join:
             kind=kind,
             path=_edges(flow, step.edges),
             roles=step.roles,
-            path_ops=tuple(_op_name(flow, e, r) for e, r in zip(reversed(step.edges), reversed(step.roles), strict=True) if _shows(flow, e, r)),
+            path_ops=tuple(op_name(flow, e, r) for e, r in zip(reversed(step.edges), reversed(step.roles), strict=True) if shows(flow, e, r)),
             full=self._full(found, reach) if Role.MULTIPLY in step.roles and flow.role[self.i] is not Role.LERP else None,
             branch_edges=_edges(flow, tuple(e for e in flow.consumers[step.value] if e != step.edges[-1] and e[0] in members)),
             shared=any(len(flow.consumers[i]) > 1 for i, _ in step.edges if i != self.i),
@@ -272,72 +272,6 @@ def stretch(flow: Flow, top: int, bottom: int, inside: set[int], entry: tuple[Ed
     consumers = sorted((i for i in reach if i != bottom), reverse=True)
     edges = [*entry, *((i, position) for i in consumers for position, j in flow.sources[i] if j in reach)]
     return Stretch(top=flow.nodes[top], bottom=flow.nodes[bottom], edges=_edges(flow, tuple(dict.fromkeys(edges))))
-
-
-def _carriers(flow: Flow, i: int, other_operands: set[int | None]) -> list[tuple[int, int]]:
-    """The operands of node `i` along which a skip path may go on."""
-    role, sources = flow.role[i], flow.sources[i]
-    if role is Role.MULTIPLY:
-        return [s for s, other in zip(sources, reversed(sources), strict=True) if _is_gate(flow, other[1])]
-    if role is Role.DIVIDE:
-        return [s for s in sources if s[0] == 0]
-    if role is Role.ADD:
-        carried = [s for s in sources if s[1] not in other_operands]
-        return carried if len(carried) == 1 else []
-    if role in (Role.OPAQUE, Role.CONCAT, Role.STACK, Role.LERP) or (role is Role.REDUCE and flow.name(i) == "sum") or len(sources) != 1:
-        return []
-    return sources
-
-
-def _is_gate(flow: Flow, i: int) -> bool:
-    """Whether a factor is a bounded function's value (σ, 1 − σ, tanh …), seen through views, slices, constants and scales; else the product is bilinear."""
-    while flow.name(i) not in GATES:
-        if flow.nodes[i].op == "placeholder":
-            return True  # a mask that was given
-        if len(flow.sources[i]) != 1 or flow.role[i] not in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.ADD):
-            return False
-        i = flow.sources[i][0][1]
-    return True
-
-
-def _edge_role(flow: Flow, i: int, position: int) -> Role:
-    """What passing back through argument `position` of node `i` does to the gradient."""
-    role = flow.role[i]
-    if role in (Role.ADD, Role.FUSED_ADD):
-        return _sum_role(flow, i, position)
-    if role is Role.LERP:
-        return Role.MULTIPLY if len(flow.sources[i]) > 2 else Role.SCALE
-    if role is Role.REDUCE:
-        mean = Role.SCALE if flow.role[flow.sources[i][0][1]] is Role.STACK else Role.POOL
-        return mean if flow.name(i) == "mean" else Role.LAYOUT
-    if role is Role.LAYOUT and flow.name(i) == "getitem":
-        return Role.POOL
-    return {Role.CONCAT: Role.LAYOUT, Role.STACK: Role.LAYOUT, Role.DIVIDE: Role.MULTIPLY}.get(role, role)
-
-
-def _sum_role(flow: Flow, i: int, position: int) -> Role:
-    """The same for a sum: an operand passes as it is, but for a sign, a constant factor or, in a fused sum, the product."""
-    role, node = flow.role[i], flow.nodes[i]
-    if role is Role.ADD:
-        return Role.SCALE if position == 1 and (flow.name(i) == "sub" or "alpha" in node.kwargs) else Role.LAYOUT
-    if position > 0:
-        return Role.WEIGHTED if flow.weight[i] else Role.SCALE
-    return Role.SCALE if "beta" in node.kwargs else Role.LAYOUT
-
-
-def _kind(roles: tuple[Role, ...], form: Form) -> Kind:
-    kind: Kind = next((kind for role, kind in _KINDS if role in roles), "identity")
-    return "concat" if form == "concat" and kind != "projection" else kind
-
-
-def _shows(flow: Flow, edge: Edge, role: Role) -> bool:
-    return flow.name(edge[0]) != "getitem" and (flow.role[edge[0]] not in (*_JOINS, Role.STACK) or role is not Role.LAYOUT)
-
-
-def _op_name(flow: Flow, edge: Edge, role: Role) -> str:
-    name, constants = flow.name(edge[0]), flow.nodes[edge[0]].kwargs
-    factor = next((f"({k}={v})" for k, v in constants.items() if k == ("alpha" if flow.role[edge[0]] is Role.ADD else "beta")), "")
-    return name + factor if role is Role.SCALE else name
 
 
 def _edges(flow: Flow, edges: tuple[Edge, ...]) -> tuple[tuple[fx.Node, int], ...]:
