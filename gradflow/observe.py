@@ -119,9 +119,7 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
     cotangents = _cotangents(forward.roots, scale)
     samples = _batch_size(forward)
     trained = {p: names[p] for p in _on_tape(tape, names)}
-    ends = [value_of(t) for group in (forward.outputs, forward.roots.tensors) for t in group]
-    behind = [standing(tape, v) for v in ends[: len(forward.outputs)] if v is not None]
-    outputs = tuple(v for v in behind if v in tape.nodes) or tuple(v for v in ends[len(forward.outputs) :] if v is not None)
+    outputs = _outputs(forward, tape)
     calls = tuple(replace(call, values=tuple(standing(tape, v) for v in call.values)) for call in forward.recorder.module_calls)
     meter = Meter(
         tape,
@@ -156,6 +154,12 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
         analysis_s=(analysed - began) + (_now() - ended),
         inputs_tracked=track or not forward.sources,
     )
+
+
+def _outputs(forward: _Forward, tape: Tape) -> tuple[Value, ...]:
+    """The model's outputs that lead to the loss; the loss itself where none does."""
+    behind = [standing(tape, v) for t in forward.outputs if (v := value_of(t)) is not None]
+    return tuple(v for v in behind if v in tape.nodes) or tuple(v for t in forward.roots.tensors if (v := value_of(t)) is not None)
 
 
 def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, keeper: ParameterKeeper, track: bool) -> _Forward:
