@@ -227,8 +227,8 @@ def _is_compensated(highway: Highway) -> bool:
 
 
 def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
-    if highway.gain is None:
-        return []
+    if highway.gain is None or len(highway.skips) < 2:
+        return []  # a single skip is judged by its λ
     findings = []
     for rule, word in ((RULES["GF206"], "carry only"), (RULES["GF207"], "carry")):
         broken = rule.severity(highway.gain)

@@ -340,3 +340,22 @@ def test_repeated_profiles_free_their_tapes():
         assert alive and not any(ref() is not None for ref in alive)
     finally:
         gc.enable()
+
+
+def test_two_norm_skips_that_cancel():
+    """FastViT's token mixer, x + γ(BN(x) + conv(x) − BN'(x)): inside the branch two equal norms cancel, which is no fault."""
+
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+            self.norm, self.other, self.scale = nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.Parameter(torch.full((8, 1, 1), 1e-5))
+
+        def forward(self, x):
+            x = self.stem(x)
+            return x + self.scale * (self.norm(x) + self.conv(x) - self.other(x))
+
+    torch.manual_seed(0)
+    report = gradflow.profile(Mixer(), torch.randn(4, 3, 8, 8))
+    assert sorted(s.kind for s in report.skips) == ["identity", "norm", "norm"]
+    assert report.verdict == "healthy"

@@ -22,9 +22,9 @@ small elementwise factor the gradient is measured against what the factor lets t
 skip whose interval reaches the limit is no finding, and one whose highway has norms on the trunk and a measured gain between 0.1 and 10 is a note. λ
 and the layers' gradients are two findings: a pre-LN transformer with λ = 0.5 shows in no norm.
 
-An unreached parameter is a warning, and an error where most of what should train is unreached. A highway that is one recurrent cell called many times
-is a warning at most, and so is one whose λ are 1 wherever they are defined and whose trunk has weights; where slicing or concatenation routes all of
-the gradient past a highway that is a note.
+An unreached parameter is a warning, and an error where most of what should train is unreached. A highway of a single skip is judged by its λ alone. A
+highway that is one recurrent cell called many times is a warning at most, and so is one whose λ are 1 wherever they are defined and whose trunk has
+weights; where slicing or concatenation routes all of the gradient past a highway that is a note.
 
 These limits are first choices; they have not been calibrated on a population of trained networks yet.
 """
