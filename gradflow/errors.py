@@ -213,11 +213,6 @@ class OutputFileError(GradflowError):
         super().__init__(f"Cannot write {file}: {reason}.", "Name a file in a folder that exists and can be written.")
 
 
-class ReportFileError(GradflowError):
-    def __init__(self, *, file: str, reason: str) -> None:
-        super().__init__(f"{file} is not a gradflow report: {reason}.", "Give a file that `gradflow profile --json` wrote.")
-
-
 class ModelFailed(GradflowError):
     """The model raised in forward, in its loss or in backward."""
 

@@ -25,7 +25,7 @@ class SkipGauge:
         self._layout = Layout(tape, skip)
         self._full = Replay(tape, skip.full) if skip.full is not None else None
         join, fork = skip.join.meta["shape"], skip.fork.meta["shape"]
-        if tape.operators[skip.join].name().endswith("CopySlices") and math.prod(join) == math.prod(fork):
+        if skip.join.meta["through_view"] and math.prod(join) == math.prod(fork):
             join = fork  # the sum was written through a view that folds the batch
         self.samples = samples if samples > 1 and join[:1] == fork[:1] == (samples,) else 1
         self._plain = all(role is Role.LAYOUT for role in skip.roles)  # s will be g itself: one sum serves for both, and its last digits cancel

@@ -57,7 +57,7 @@ class Layout:
 
     def __init__(self, tape: Tape, skip: SkipPath) -> None:
         self._shape = tuple(skip.fork.meta["shape"])
-        self._sliced = tape.operators[skip.join].name().endswith("CopySlices")  # written through a view: the tape holds what is behind the view
+        self._through_view = skip.join.meta["through_view"]  # the tape holds the sum in the layout of what is behind the view
         self._comparable = skip.form == "add" and Role.POOL not in skip.roles
         steps = zip(skip.path, skip.roles, strict=True)
         self._steps = [(tape.operators[n], p) for (n, p), r in steps if r is Role.LAYOUT and role(name_of(n)) is Role.LAYOUT and n in tape.operators]
@@ -74,7 +74,7 @@ class Layout:
                 return None
             target, nr = node.next_functions[position]
             g = _fit(pushed, target._input_metadata[nr])
-        if self._sliced and g.numel() == math.prod(self._shape):
+        if self._through_view and g.numel() == math.prod(self._shape):
             g = g.reshape(self._shape)
         return g if tuple(g.shape) == self._shape else None
 

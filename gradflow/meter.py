@@ -89,7 +89,8 @@ class Meter:
         for value in watched:
             self._station(value).reads.setdefault(value[1], []).append(lambda grad, value=value: self._count(value, grad))  # type: ignore[misc]
         self._gauges = [SkipGauge(tape, skip, samples) for skip in skips]
-        self._highways = [HighwayGauge(tape, h, [self._gauges[_position(skips, s)] for s in h.skips]) for h in highways]
+        gauge_of = {id(gauge.skip): gauge for gauge in self._gauges}
+        self._highways = [HighwayGauge(tape, h, [gauge_of[id(s)] for s in h.skips]) for h in highways]
         self._place_joins()
         self._place_forks(cotangents)
 
@@ -170,10 +171,6 @@ def weigh(parameters: Mapping[str, Tensor]) -> dict[str, GradientSums]:
         places = {name: host.add(squares(p)) for name, p in parameters.items()}
     host.fetch()
     return {name: _parameter_sums(host.get(i)) for name, i in places.items()}
-
-
-def _position(skips: Sequence[SkipPath], skip: SkipPath) -> int:
-    return next(i for i, s in enumerate(skips) if s is skip)
 
 
 def _post_hook(listeners: list[tuple[int, Listener]]) -> Callable[[tuple[Tensor | None, ...], object], None]:

@@ -64,7 +64,6 @@ class Observation:
 
 @dataclass(kw_only=True)
 class _Forward:
-    output: object
     roots: Roots
     recorder: Recorder
     inputs: tuple[tuple[str, Tensor], ...]
@@ -192,7 +191,7 @@ def _forward(model: nn.Module, batch: Batch, objective: Objective, settings: Set
     seconds = _now() - began
     ends = {id(t) for t in roots.tensors} if all(c is None for c in roots.cotangents) else set()
     outputs = tuple(t for _, t in differentiable_outputs(output) if id(t) not in ends) or roots.tensors
-    return _Forward(output=output, roots=roots, recorder=recorder, inputs=tuple(named), sources=sources, seconds=seconds, outputs=outputs)
+    return _Forward(roots=roots, recorder=recorder, inputs=tuple(named), sources=sources, seconds=seconds, outputs=outputs)
 
 
 def _backward(meter: Meter, cotangents: Sequence[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> None:

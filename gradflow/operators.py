@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["GATES", "KEEPS_ZERO", "SLICING", "UPSAMPLING", "Role", "role"]
+__all__ = ["GATES", "KEEPS_ZERO", "MIXES", "SLICING", "UPSAMPLING", "Role", "role"]
 
 
 class Role(Enum):
@@ -65,6 +65,9 @@ _ROLE = {name: role for role, names in _ROWS.items() for name in names.split()}
 GATES = frozenset({"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softmax", "exp", "erf", "clamp", "rsqrt", "reciprocal"})
 KEEPS_ZERO = frozenset({"relu", "gelu", "silu", "mish", "tanh", "elu", "leaky_relu", "hardswish", "relu6", "mean", "sin", "erf", "softsign"})
 SLICING = frozenset({"select", "slice", "narrow", "split", "split_with_sizes", "unsafe_split", "unbind", "index_select"})
+MIXES = frozenset(
+    ["softmax", "log_softmax", "cumsum", "cumprod", "sort", "topk", "logsumexp", "index", "gather", "scatter", "fft_r2c", "fft_c2r", "fft_c2c", "copy_slices"]
+)  # operators of one operand that keep its shape and not its coordinates
 UPSAMPLING = frozenset(
     name for name in _ROLE if name.startswith("upsample") or name in {"pixel_shuffle", "slow_conv_transpose2d", "cudnn_convolution_transpose"}
 )

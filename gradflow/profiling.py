@@ -145,7 +145,7 @@ def _report(
     began, kind = time.perf_counter(), type(model).__name__
     output = sum((observation.readings.values[v] for v in dict.fromkeys(observation.outputs) if v in observation.readings.values), GradientSums())
     rows = layer_rows(observation, model)
-    layers = account_layers(observation, model, weigh(dict(model.named_parameters())), output)
+    layers = account_layers(observation, rows, model, weigh(dict(model.named_parameters())), output)
     skips = account_skips(observation, rows, kind, settings.seed)
     highways = account_highways(observation, kind, output)
     findings = judge.judge(layers, skips, highways)

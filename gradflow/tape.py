@@ -187,7 +187,8 @@ class _Lifting:
         operands = [aten.constant(node, i) if v is None else v for i, v in enumerate(inputs)]
         origins = call.origins if call else ()
         data = any(v is not None and v.meta["data"] for v in inputs)
-        target = aten.written_slice(node, call.name if call else "") or aten.operator(node.name())
+        through_view = aten.written_slice(node, call.name if call else "")
+        target = through_view or aten.operator(node.name())
         if not data and aten.takes_untracked(target, inputs):
             sides = [self._inputs[o.name] for o in origins if o.name in self._inputs]
             operands, data = [*operands, *sides], bool(origins)
@@ -199,6 +200,7 @@ class _Lifting:
         location = call.location if call else None
         if location:
             fx_node.meta.update(location=location, stack_trace=f'  File "{location.file}", line {location.line}')
+        fx_node.meta["through_view"] = through_view is not None
         fx_node.meta["frozen"] = call.frozen if call and None in inputs else ()
         fx_node.meta["mask"] = aten.is_mask(node, inputs, call.name if call else "")
         fx_node.meta["dropped"] = bool(fx_node.meta["mask"]) and aten.drops_everything(node, inputs)

@@ -56,14 +56,16 @@ def layer_rows(observation: Observation, model: nn.Module) -> list[Row]:
     return [*ordered, *(Row(name=n, end=2**62) for n in silent)]
 
 
-def account_layers(observation: Observation, model: nn.Module, weights: Mapping[str, GradientSums], output: GradientSums) -> tuple[Layer, ...]:
+def account_layers(
+    observation: Observation, rows: Sequence[Row], model: nn.Module, weights: Mapping[str, GradientSums], output: GradientSums
+) -> tuple[Layer, ...]:
     """One record per layer.
 
     Args:
+        rows: what `layer_rows` found.
         weights: sums over each parameter itself, by name.
         output: sums over the gradient at the model's output.
     """
-    rows = layer_rows(observation, model)
     reach = Reach(observation, model)
     zero = {name for name, sums in weights.items() if sums.squares == 0}
     small = {name for name, sums in weights.items() if sums.count and sums.norm / math.sqrt(sums.count) <= SMALL_SCALE} - zero

@@ -172,16 +172,21 @@ def _add_highway(measures: Measures, undefined: dict[str, str], read: list[tuple
     _put(measures, undefined, "highway_share", _finite(_sum(deepest.ht) / t) if t > 0 else None, "the total gradient at the fork is exactly 0")
 
 
+def _positions(observation: Observation) -> dict[int, int]:
+    """id of a skip -> its position in the observation."""
+    return {id(s): i for i, s in enumerate(observation.skips)}
+
+
 def _tops(observation: Observation) -> dict[int, float]:
     """Position of a skip -> ‖g‖² at the last join of its highway."""
-    position = {id(s): i for i, s in enumerate(observation.skips)}
+    position = _positions(observation)
     pairs = zip(observation.highways, observation.readings.tops, strict=True)
     return {position[id(s)]: top for highway, top in pairs if top is not None for s in highway.skips}
 
 
 def account_highways(observation: Observation, model_class: str, output: GradientSums) -> tuple[Highway, ...]:
     """One record per highway with a gradient at its last join; `output` sums over the gradient at the model's output."""
-    position = {id(s): i for i, s in enumerate(observation.skips)}
+    position = _positions(observation)
     site_of = {i: site for site in sites(observation.skips, model_class) for i in site.calls}
     found = []
     for path, top in zip(observation.highways, observation.readings.tops, strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import fx
 
-from gradflow.operators import Role, role
+from gradflow.operators import MIXES, Role, role
 
 Edge = tuple[int, int]  # (consumer, argument number)
 
@@ -128,24 +128,6 @@ def _operands(node: fx.Node) -> Iterator[tuple[int, fx.Node]]:
             yield position, operand
 
 
-_BLOCKED = {
-    "softmax",
-    "log_softmax",
-    "cumsum",
-    "cumprod",
-    "sort",
-    "topk",
-    "logsumexp",
-    "index",
-    "gather",
-    "scatter",
-    "fft_r2c",
-    "fft_c2r",
-    "fft_c2c",
-    "copy_slices",
-}
-
-
 def _keeps_shape(node: fx.Node) -> bool:
     source = next((a for a in node.args if isinstance(a, fx.Node) and a.meta.get("data")), None)
-    return source is not None and source.meta.get("shape") == node.meta.get("shape") and name_of(node) not in _BLOCKED
+    return source is not None and source.meta.get("shape") == node.meta.get("shape") and name_of(node) not in MIXES

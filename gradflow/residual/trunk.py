@@ -18,7 +18,6 @@ def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[Highway
     """
     flow = Flow(graph)
     _cut_concatenations(flow, skips)
-    severed = {s.join for s in skips if s.kind == "detached"}
     parallel: dict[tuple[fx.Node, fx.Node], list[SkipPath]] = {}
     for skip in skips:
         if skip.form == "add" and skip.kind != "detached":
@@ -29,13 +28,13 @@ def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[Highway
         if skip.join not in main or flow.index[skip.fork] > flow.index[main[skip.join].fork]:
             main[skip.join] = skip
     joins = {flow.index[join] for join in main}
-    ends = {flow.index[join] for join in severed} - joins
-    trunks = {i: _trunk(flow, skip, joins, ends) for i, skip in enumerate(carrying)}
+    ends = {flow.index[s.join] for s in skips if s.kind == "detached"} - joins
+    trunks = {id(skip): _trunk(flow, skip, joins, ends) for skip in carrying}
+    stages = {id(group[0]): _stage(flow, group) for group in parallel.values()}
     following = _following(flow, carrying, trunks, main, [frozenset(s.branch_nodes) for s in skips] if carrying else [])
     chained = {id(s) for s in following.values()}
     chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
-    by_skip = {id(s): trunks[i] for i, s in enumerate(carrying)}
-    highways = [_highway(chain, by_skip, {id(group[0]): _stage(flow, group) for group in parallel.values()}) for chain in chains]
+    highways = [_highway(chain, trunks, stages) for chain in chains]
     return tuple(sorted(highways, key=lambda h: (-len(h.skips), flow.index[h.skips[-1].fork])))
 
 
@@ -74,14 +73,13 @@ def _following(
 ) -> dict[int, SkipPath]:
     """id of a skip -> the skip whose trunk leads back to its join: one on the same level before one inside another skip's branch, then the lightest."""
     best: dict[int, tuple[tuple[bool, int, int, int], SkipPath]] = {}
-    place = {id(s): i for i, s in enumerate(carrying)}
-    nested = [frozenset(k for k, other in enumerate(branches) if skip.join in other) for skip in carrying]
-    for i, skip in enumerate(carrying):
-        trunk = trunks[i]
+    nested = {id(skip): frozenset(k for k, other in enumerate(branches) if skip.join in other) for skip in carrying}
+    for skip in carrying:
+        trunk = trunks[id(skip)]
         if trunk is None:
             continue
         before = id(main[trunk.bottom])
-        detour = nested[i] != nested[place[before]]
+        detour = nested[id(skip)] != nested[before]
         cost = (detour, sum(flow.weight[flow.index[n]] for n, _ in trunk.edges), len(trunk.edges), flow.index[skip.join])
         if before not in best or cost < best[before][0]:
             best[before] = (cost, skip)
