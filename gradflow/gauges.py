@@ -25,7 +25,7 @@ class SkipGauge:
         self._layout = Layout(tape, skip)
         self._full = Replay(tape, skip.full) if skip.full is not None else None
         join, fork = skip.join.meta["shape"], skip.fork.meta["shape"]
-        if skip.join.meta["through_view"] and math.prod(join) == math.prod(fork):
+        if skip.join.meta.get("through_view") and math.prod(join) == math.prod(fork):
             join = fork  # the sum was written through a view that folds the batch
         self.samples = samples if samples > 1 and join[:1] == fork[:1] == (samples,) else 1
         self._plain = all(role is Role.LAYOUT for role in skip.roles)  # s will be g itself: one sum serves for both, and its last digits cancel
@@ -163,7 +163,9 @@ class HighwayGauge:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are one and the same memory."""
-    return a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype)
+    if a is b or type(a) is not type(b) or type(a) is not Tensor or a.layout is not torch.strided:
+        return a is b  # wrappers and sparse tensors do not tell where their numbers lie
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
 
 
 def _together(grads: Sequence[Tensor]) -> Tensor | None:

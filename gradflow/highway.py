@@ -57,7 +57,7 @@ class Layout:
 
     def __init__(self, tape: Tape, skip: SkipPath) -> None:
         self._shape = tuple(skip.fork.meta["shape"])
-        self._through_view = skip.join.meta["through_view"]  # the tape holds the sum in the layout of what is behind the view
+        self._through_view = bool(skip.join.meta.get("through_view"))  # the tape holds the sum in the layout of what is behind the view
         self._comparable = skip.form == "add" and Role.POOL not in skip.roles
         steps = zip(skip.path, skip.roles, strict=True)
         self._steps = [(tape.operators[n], p) for (n, p), r in steps if r is Role.LAYOUT and role(name_of(n)) is Role.LAYOUT and n in tape.operators]

@@ -28,6 +28,7 @@ class Role(Enum):
     REDUCE = "a sum or mean over a dimension"
     LERP = "a weighted mean of two operands"
     FUSED_ADD = "a sum with a product of two more operands"
+    MIX = "parallel streams mixed by a small matrix"
     OPAQUE = "no skip passes here: attention, softmax, sorting, anything unknown with several operands"
 
 
@@ -43,13 +44,13 @@ _ROWS: dict[Role, str] = {
         prelu prelu_kernel threshold log_sigmoid log_sigmoid_forward hardshrink softshrink tanhshrink clamp clamp_min clamp_max exp log log1p expm1 sqrt rsqrt
         pow square abs sin cos erf reciprocal""",
     Role.POOL: """avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d_with_indices max_pool3d_with_indices max_pool2d max_pool3d mkldnn_max_pool2d
-        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+        amax amin max min adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
         mkldnn_adaptive_avg_pool2d fractional_max_pool2d lp_pool2d slice select narrow split split_with_sizes unsafe_split unsafe_split_with_sizes chunk unbind
         constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
         index_select upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_nearest_exact1d upsample_nearest_exact2d upsample_nearest_exact3d
         upsample_bilinear2d upsample_bilinear2d_aa upsample_bicubic2d upsample_bicubic2d_aa upsample_linear1d upsample_trilinear3d im2col col2im""",
     Role.NORM: """native_batch_norm cudnn_batch_norm miopen_batch_norm batch_norm_impl_index native_batch_norm_legit batch_norm_with_update native_layer_norm
-        native_group_norm rms_norm fused_rms_norm fused_layer_norm instance_norm local_response_norm weight_norm_interface""",
+        native_group_norm rms_norm fused_rms_norm fused_layer_norm sync_batch_norm SyncBatchNorm instance_norm local_response_norm weight_norm_interface""",
     Role.DROPOUT: "native_dropout fused_dropout feature_dropout alpha_dropout",
     Role.WEIGHTED: """convolution convolution_overrideable cudnn_convolution cudnn_convolution_transpose mkldnn_convolution slow_conv2d slow_conv3d
         slow_conv_dilated2d slow_conv_transpose2d conv_depthwise2d conv_depthwise3d thnn_conv2d mps_convolution mm bmm mv linear mkldnn_linear

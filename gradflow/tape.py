@@ -7,6 +7,7 @@ tensors left the tape. `lift` then writes the tape as a `torch.fx.Graph`.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -78,6 +79,7 @@ def lift(roots: Iterable[torch.Tensor], leaves: Leaves, recorder: Recorder) -> T
     lifting.write_inputs()
     lifting.write_operators(_discover([node for node, _ in tops], lifting.is_leaf))
     lifting.graph.output(tuple(lifting.value(v) for v in tops))
+    _look_inside(lifting.whole, leaves, recorder)
     operators = {fx_node: node for node, fx_node in lifting.whole.items()}
     return Tape(graph=lifting.graph, values=lifting.values, nodes=lifting.nodes, operators=operators)
 
@@ -125,6 +127,9 @@ class _Lifting:
     nodes: dict[Value, fx.Node] = field(default_factory=dict)
     whole: dict[Grad, fx.Node] = field(default_factory=dict)
     _inputs: dict[str, fx.Node] = field(default_factory=dict)
+    _places: dict[tuple[tuple[str, int], ...], dict[str, object]] = field(default_factory=dict)
+    _traces: dict[Location, str] = field(default_factory=dict)
+    _outputs: dict[Grad, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._entry: dict[Grad, str] = {}
@@ -177,7 +182,9 @@ class _Lifting:
         whole = self.whole[node]
         fx_node = self.graph.call_function(aten.getitem, (whole, nr))
         fx_node.meta.update(whole.meta)
-        _set_shape(fx_node, node, nr)
+        if node not in self._outputs:
+            self._outputs[node] = node._input_metadata  # made anew at each access, for all outputs: an unbind may have thousands
+        _set_shape(fx_node, self._outputs[node], nr)
         return fx_node
 
     def _write(self, node: Grad, edges: tuple[tuple[Grad, int], ...], used: set[int]) -> None:
@@ -194,20 +201,34 @@ class _Lifting:
             operands, data = [*operands, *sides], bool(origins)
         fx_node = self.graph.call_function(target, cast(Any, tuple(operands)), cast(Any, aten.keywords(node)))
         self.whole[node] = fx_node
-        fx_node.meta.update(
-            data=data, seq=sequence, nn_module_stack=self.recorder.stack_at(sequence), call=self.recorder.calls_at(sequence), fn=call.name if call else ""
-        )
+        fx_node.meta.update(data=data, seq=sequence, **self._place(sequence))
         location = call.location if call else None
         if location:
-            fx_node.meta.update(location=location, stack_trace=f'  File "{location.file}", line {location.line}')
-        fx_node.meta["through_view"] = through_view is not None
-        fx_node.meta["frozen"] = call.frozen if call and None in inputs else ()
-        fx_node.meta["mask"] = aten.is_mask(node, inputs, call.name if call else "")
-        fx_node.meta["dropped"] = bool(fx_node.meta["mask"]) and aten.drops_everything(node, inputs)
-        fx_node.meta["cut"] = self._cuts(inputs, origins)
-        _set_shape(fx_node, node, 0)
+            fx_node.meta.update(location=location, stack_trace=self._trace(location))
+        mask = aten.is_mask(node, inputs, call.name if call else "")
+        seldom = {
+            "through_view": through_view is not None,
+            "frozen": call.frozen if call and None in inputs else (),
+            "mask": mask,
+            "dropped": mask and aten.drops_everything(node, inputs),
+            "cut": self._cuts(inputs, origins),
+        }
+        fx_node.meta.update((key, value) for key, value in seldom.items() if value)
+        _set_shape(fx_node, node._input_metadata, 0)
         if used <= {0}:
             self._bind(fx_node, (node, 0))
+
+    def _place(self, sequence: int) -> dict[str, object]:
+        """The module calls around a node; one object for all nodes of a call, since a tape may have a million."""
+        calls = self.recorder.calls_at(sequence)
+        if calls not in self._places:
+            self._places[calls] = {"call": calls, "nn_module_stack": self.recorder.stack_at(sequence)}
+        return self._places[calls]
+
+    def _trace(self, location: Location) -> str:
+        if location not in self._traces:
+            self._traces[location] = f'  File "{location.file}", line {location.line}'
+        return self._traces[location]
 
     def _cuts(self, inputs: list[fx.Node | None], origins: tuple[Origin, ...]) -> tuple[tuple[fx.Node, Location | None, tuple[str, ...]], ...]:
         """Values that an operand without an edge was computed from, off the tape: (source, line of the cut, operators since)."""
@@ -217,12 +238,43 @@ class _Lifting:
         return tuple((self.nodes[v], o.location, o.ops) for v, o in sources if v in self.nodes)
 
 
-def _set_shape(fx_node: fx.Node, node: Grad, nr: int) -> None:
-    metadata = node._input_metadata
+def _set_shape(fx_node: fx.Node, metadata: Any, nr: int) -> None:
     if nr < len(metadata):
         fx_node.meta.update(shape=tuple(metadata[nr].shape), dtype=metadata[nr].dtype)
     else:
         fx_node.meta.update(shape=(), dtype=None)
+
+
+def function_of(node: Grad) -> type | None:
+    """The class of a custom autograd.Function, where the node is one's."""
+    return getattr(type(node), "_forward_cls", None)
+
+
+def _look_inside(whole: Mapping[Grad, fx.Node], leaves: Leaves, recorder: Recorder) -> None:
+    """Mark each custom function with what ran in its forward, where the tape does not see it: modules as `inside`, parameters as `frozen`."""
+    functions = {node for grad, node in whole.items() if function_of(grad)}
+    if not functions:
+        return
+    made = sorted(whole.values(), key=lambda node: int(node.meta["seq"]))
+    sequences = [int(node.meta["seq"]) for node in made]
+
+    def running(now: int) -> fx.Node | None:
+        i = bisect_left(sequences, now) - 1
+        return made[i] if i >= 0 and made[i] in functions else None
+
+    for call in recorder.module_calls:
+        node = running(call.end) if call.inside else None
+        if node is not None:
+            node.meta.setdefault("inside", {})[call.name] = None
+    for tensor, origin in recorder.cut_leaves:
+        name, node = leaves.parameters.get(tensor), running(origin.at)
+        if name and node is not None and name not in node.meta.get("frozen", ()):
+            node.meta["frozen"] = (*node.meta.get("frozen", ()), name)
+
+
+def used_inside(tape: Tape) -> frozenset[str]:
+    """Names of the parameters that custom functions use: their backward may run a backward pass of its own and accumulate into them, once per call."""
+    return frozenset(name for node, grad in tape.operators.items() if function_of(grad) for name in node.meta.get("frozen", ()))
 
 
 def consumers(tape: Tape) -> dict[fx.Node, list[tuple[fx.Node, int]]]:

@@ -5,12 +5,14 @@ Indices follow the graph's own order, which is topological, so every search walk
 
 from __future__ import annotations
 
+import copy
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
 from torch import fx
 
-from gradflow.operators import MIXES, Role, role
+from gradflow.operators import MIXES, SLICING, Role, role
 
 Edge = tuple[int, int]  # (consumer, argument number)
 
@@ -72,21 +74,20 @@ class Flow:
             return constant if operands == 1 else Role.OPAQUE
         if found is Role.OPAQUE and operands == 1 and not parameter and _keeps_shape(node):
             return Role.ACTIVATION
+        if name_of(node) in SLICING and operands == 1 and _keeps_shape(node):
+            return Role.LAYOUT  # a slice of everything
         if found is Role.MULTIPLY or found is Role.DIVIDE:
             return Role.SCALE if operands == 1 else found
         return found
 
+    def through(self, sources: Mapping[int, list[tuple[int, int]]]) -> Flow:
+        """This flow with other sources at some nodes; everything else is shared."""
+        other = copy.copy(self)
+        other.sources = [sources.get(i, own) for i, own in enumerate(self.sources)]
+        return other
+
     def name(self, i: int) -> str:
         return name_of(self.nodes[i])
-
-    def heaviest(self, fork: int, region: Iterable[int]) -> dict[int, tuple[int, bool]]:
-        """For each node of `region` that `fork` reaches inside it: weighted layers on the heaviest path, and whether a path holds a parameter."""
-        reach = {fork: (0, False)}
-        for i in sorted(i for i in region if i > fork):
-            found = [reach[j] for _, j in self.sources[i] if j in reach]
-            if found:
-                reach[i] = (max(w for w, _ in found) + self.weight[i], self.holds_parameter[i] or any(p for _, p in found))
-        return reach
 
 
 class Ancestors:
@@ -117,7 +118,11 @@ class Ancestors:
 
 def name_of(node: fx.Node) -> str:
     """The operator's name without ATen's underscores."""
-    target = node.target
+    return _name(node.target)
+
+
+@cache
+def _name(target: object) -> str:
     return (target if isinstance(target, str) else getattr(target, "__name__", str(target))).strip("_")
 
 
@@ -131,3 +136,19 @@ def _operands(node: fx.Node) -> Iterator[tuple[int, fx.Node]]:
 def _keeps_shape(node: fx.Node) -> bool:
     source = next((a for a in node.args if isinstance(a, fx.Node) and a.meta.get("data")), None)
     return source is not None and source.meta.get("shape") == node.meta.get("shape") and name_of(node) not in MIXES
+
+
+def parameters_of(nodes: Iterable[fx.Node]) -> frozenset[str]:
+    """Names of the parameters that these nodes use, directly or through parameter-only nodes."""
+    nodes = tuple(nodes)
+    stack = [a for n in nodes for a in n.args if isinstance(a, fx.Node)]
+    found, seen = {name for n in nodes for name in n.meta.get("frozen", ())}, set()
+    while stack:
+        node = stack.pop()
+        if node in seen or node.meta.get("data"):
+            continue
+        seen.add(node)
+        if node.meta.get("parameter"):
+            found.add(node.meta["parameter"])
+        stack.extend(a for a in node.args if isinstance(a, fx.Node))
+    return frozenset(found)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from torch import fx
 
 from gradflow.operators import Role
 from gradflow.records import Form, Kind, Location
+from gradflow.residual.flow import Edge, Flow, parameters_of
+from gradflow.residual.reach import Descent
+
+_ENDING = 64  # nodes of a branch, back from its join, whose parameters tell one site from another
 
 NodeEdge = tuple[fx.Node, int]  # (consumer, argument number)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
     """A part of the graph that a gradient is pushed down: from `top` (a join or a fork) back to `bottom`.
 
@@ -25,7 +31,36 @@ class Stretch:
     edges: tuple[NodeEdge, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Branch:
+    """What lies between a fork and a join besides the skip path. Long-range skips of a deep network overlap: their nodes are gathered when asked for.
+
+    Attributes:
+        roots: the nodes of the join's operands, in execution order.
+        sums: the sums that make up the join.
+        path: the nodes of the skip path.
+    """
+
+    flow: Flow
+    fork: int
+    join: int
+    roots: tuple[int, ...]
+    sums: tuple[int, ...]
+    path: tuple[int, ...]
+
+    @property
+    def nodes(self) -> tuple[fx.Node, ...]:
+        """The nodes of the branch in execution order."""
+        inside = Descent(self.flow, self.fork).between([self.join])
+        return tuple(self.flow.nodes[i] for i in sorted(inside.difference(self.sums, self.path, (self.fork, self.join))))
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names of the parameters that the branch uses, directly or through parameter-only nodes."""
+        return parameters_of(self.nodes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SkipPath:
     """One skip: `join` = S(`fork`) + F(`fork`).
 
@@ -35,10 +70,11 @@ class SkipPath:
         full: the skip's operand with its gates differentiated as well; None where nothing gates.
         branch_edges: the fork's edges into the branch (the gates included).
         shared: whether a value on the path has other consumers, so that s cannot be read at the fork's edge.
+        entangled: whether a value on the path leads to the branch as well (a split, a mixture of streams): f cannot be read at the fork's edges.
         operand: which operand of the join the skip is.
         bypassed_layers: weighted layers on the longest path through the branch.
-        branch_nodes: nodes on the branch.
-        parameters: names of the parameters that the branch uses.
+        branch: what lies between the fork and the join besides the path (a gate's own computation included).
+        ending: names of the parameters that the end of the branch uses: with the join's place they tell one site from another.
         cut: for a detached skip, the line that cuts it.
     """
 
@@ -52,11 +88,22 @@ class SkipPath:
     full: Stretch | None
     branch_edges: tuple[NodeEdge, ...]
     shared: bool
+    entangled: bool
     operand: int
     bypassed_layers: int
-    branch_nodes: tuple[fx.Node, ...]
-    parameters: frozenset[str]
+    branch: Branch
+    ending: frozenset[str]
     cut: Location | None = None
+
+    @property
+    def branch_nodes(self) -> tuple[fx.Node, ...]:
+        """The nodes of the branch in execution order."""
+        return self.branch.nodes
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names of the parameters that the branch uses, directly or through parameter-only nodes."""
+        return self.branch.parameters
 
     @property
     def stretch(self) -> Stretch:
@@ -64,7 +111,7 @@ class SkipPath:
         return Stretch(top=self.join, bottom=self.fork, edges=self.path)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HighwayPath:
     """Skips linked by the trunk, the last (nearest the loss) first.
 
@@ -77,3 +124,27 @@ class HighwayPath:
     stages: tuple[Stretch, ...]
     trunks: tuple[Stretch, ...]
     trunk_ops: tuple[str, ...]
+
+
+def named(flow: Flow, edges: Iterable[Edge]) -> tuple[NodeEdge, ...]:
+    """Edges by their nodes."""
+    return tuple((flow.nodes[i], position) for i, position in edges)
+
+
+def ending(flow: Flow, roots: Iterable[int], fork: int, apart: Collection[int], descent: Descent | None = None) -> frozenset[str]:
+    """Names of the parameters that the end of a branch uses: of its last nodes, back from the join; `descent`, from the fork, keeps side inputs out."""
+    heap = [-r for r in roots if r > fork]
+    heapq.heapify(heap)
+    seen = set(heap)
+    nodes: list[fx.Node] = []
+    while heap and len(nodes) < _ENDING:
+        i = -heapq.heappop(heap)
+        if descent is not None and i not in descent:
+            continue
+        if i not in apart:
+            nodes.append(flow.nodes[i])
+        for _, j in flow.sources[i]:
+            if j > fork and -j not in seen:
+                seen.add(-j)
+                heapq.heappush(heap, -j)
+    return parameters_of(nodes)

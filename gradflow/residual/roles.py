@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from gradflow.operators import GATES, Role
 from gradflow.records import Form, Kind
 from gradflow.residual.flow import Edge, Flow
+from gradflow.residual.mixing import streams_operand
 
 JOINS = frozenset({Role.ADD, Role.FUSED_ADD, Role.LERP, Role.CONCAT})
 
 # What the most transforming operator on the path makes of the skip.
 _KINDS: tuple[tuple[Role, Kind], ...] = (
     (Role.WEIGHTED, "projection"),
+    (Role.MIX, "streams"),
     (Role.MULTIPLY, "gated"),
     (Role.ACTIVATION, "gated"),
     (Role.NORM, "norm"),
@@ -23,6 +27,9 @@ _KINDS: tuple[tuple[Role, Kind], ...] = (
 def carriers(flow: Flow, i: int, other_operands: set[int | None]) -> list[tuple[int, int]]:
     """The operands of node `i` along which a skip path may go on."""
     role, sources = flow.role[i], flow.sources[i]
+    mixed = streams_operand(flow, i)
+    if mixed is not None:
+        return [s for s in sources if s[0] == mixed]
     if role is Role.MULTIPLY:
         return [s for s, other in zip(sources, reversed(sources), strict=True) if _is_gate(flow, other[1])]
     if role is Role.DIVIDE:
@@ -49,6 +56,8 @@ def _is_gate(flow: Flow, i: int) -> bool:
 def edge_role(flow: Flow, i: int, position: int) -> Role:
     """What passing back through argument `position` of node `i` does to the gradient."""
     role = flow.role[i]
+    if streams_operand(flow, i) == position:
+        return Role.MIX
     if role in (Role.ADD, Role.FUSED_ADD):
         return _sum_role(flow, i, position)
     if role is Role.LERP:
@@ -65,6 +74,8 @@ def _sum_role(flow: Flow, i: int, position: int) -> Role:
     """The same for a sum: an operand passes as it is, but for a sign, a constant factor or, in a fused sum, the product."""
     role, node = flow.role[i], flow.nodes[i]
     if role is Role.ADD:
+        if position == 1 and node.meta.get("through_view") and _elements(flow, i) != _elements(flow, dict(flow.sources[i]).get(1, i)):
+            return Role.POOL  # added to a part of the sum
         return Role.SCALE if position == 1 and (flow.name(i) == "sub" or "alpha" in node.kwargs) else Role.LAYOUT
     if position > 0:
         return Role.WEIGHTED if flow.weight[i] else Role.SCALE
@@ -87,3 +98,7 @@ def op_name(flow: Flow, edge: Edge, role: Role) -> str:
     name, constants = flow.name(edge[0]), flow.nodes[edge[0]].kwargs
     factor = next((f"({k}={v})" for k, v in constants.items() if k == ("alpha" if flow.role[edge[0]] is Role.ADD else "beta")), "")
     return name + factor if role is Role.SCALE else name
+
+
+def _elements(flow: Flow, i: int) -> int:
+    return math.prod(flow.nodes[i].meta.get("shape", ()))

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from torch import fx
 
 from gradflow.operators import Role
 from gradflow.residual.flow import Ancestors, Flow, name_of
 from gradflow.residual.paths import HighwayPath, SkipPath, Stretch
+from gradflow.residual.reach import Descent, Descents
 from gradflow.residual.search import stretch
 
 
-def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
+def find_highways(skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
     """Chains of additive skips, each followed back from its last join; longest chains first, then nearest the input.
 
     A skip's predecessor is the latest join that its fork is computed from. Where several skips have the same predecessor, the chain goes on along the one
     whose trunk is lightest and shortest, and the others begin highways of their own. Concatenations and detached skips carry no highway.
     """
-    flow = Flow(graph)
-    _cut_concatenations(flow, skips)
+    if not skips:
+        return ()
+    flow = _through_concatenations(skips[0].branch.flow, skips)
     parallel: dict[tuple[fx.Node, fx.Node], list[SkipPath]] = {}
     for skip in skips:
-        if skip.form == "add" and skip.kind != "detached":
+        if _carries(skip):
             parallel.setdefault((skip.join, skip.fork), []).append(skip)
     carrying = [group[0] for group in parallel.values()]
     main: dict[fx.Node, SkipPath] = {}
@@ -29,20 +33,20 @@ def find_highways(graph: fx.Graph, skips: tuple[SkipPath, ...]) -> tuple[Highway
             main[skip.join] = skip
     joins = {flow.index[join] for join in main}
     ends = {flow.index[s.join] for s in skips if s.kind == "detached"} - joins
-    trunks = {id(skip): _trunk(flow, skip, joins, ends) for skip in carrying}
+    of_fork = {fork: _trunk(flow, fork, joins, ends) for fork in dict.fromkeys(flow.index[skip.fork] for skip in skips)}
+    trunks = {id(skip): of_fork[flow.index[skip.fork]] for skip in skips}
     stages = {id(group[0]): _stage(flow, group) for group in parallel.values()}
-    following = _following(flow, carrying, trunks, main, [frozenset(s.branch_nodes) for s in skips] if carrying else [])
+    following = _following(flow, skips, trunks, main)
     chained = {id(s) for s in following.values()}
     chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
     highways = [_highway(chain, trunks, stages) for chain in chains]
     return tuple(sorted(highways, key=lambda h: (-len(h.skips), flow.index[h.skips[-1].fork])))
 
 
-def _cut_concatenations(flow: Flow, skips: tuple[SkipPath, ...]) -> None:
-    """Where a skip closes at a concatenation, the trunk goes through the skip's operand and not through the branch's."""
+def _through_concatenations(flow: Flow, skips: tuple[SkipPath, ...]) -> Flow:
+    """The flow for trunks: where a skip closes at a concatenation, they go through the skip's operand and not through the branch's."""
     open_edges = {(flow.index[n], position) for s in skips if s.form == "concat" for n, position in s.path if flow.role[flow.index[n]] is Role.CONCAT}
-    for i in {i for i, _ in open_edges}:
-        flow.sources[i] = [(position, j) for position, j in flow.sources[i] if (i, position) in open_edges]
+    return flow.through({i: [(position, j) for position, j in flow.sources[i] if (i, position) in open_edges] for i in {i for i, _ in open_edges}})
 
 
 def _stage(flow: Flow, group: list[SkipPath]) -> Stretch:
@@ -52,38 +56,56 @@ def _stage(flow: Flow, group: list[SkipPath]) -> Stretch:
     return Stretch(top=group[0].join, bottom=group[0].fork, edges=ordered)
 
 
-def _trunk(flow: Flow, skip: SkipPath, joins: set[int], ends: set[int]) -> Stretch | None:
-    """The stretch from the skip's fork back to the latest join before it; none where that join's own skip is detached, which ends the highway."""
-    fork = flow.index[skip.fork]
+def _trunk(flow: Flow, fork: int, joins: set[int], ends: set[int]) -> Stretch | None:
+    """The stretch from a fork back to the latest join before it; none where that join's own skip is detached, which ends the highway."""
     if fork in ends:
         return None
     if fork in joins:
-        return Stretch(top=skip.fork, bottom=skip.fork, edges=())
-    ancestors = Ancestors(flow, [fork])
-    for i in ancestors.descending():
+        return Stretch(top=flow.nodes[fork], bottom=flow.nodes[fork], edges=())
+    for i in Ancestors(flow, [fork]).descending():
         if i in ends:
             return None
         if i in joins:
-            return stretch(flow, fork, i, ancestors.seen)
+            return stretch(flow, fork, i, Descent(flow, i).between([fork]))
     return None
 
 
-def _following(
-    flow: Flow, carrying: list[SkipPath], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath], branches: list[frozenset[fx.Node]]
-) -> dict[int, SkipPath]:
-    """id of a skip -> the skip whose trunk leads back to its join: one on the same level before one inside another skip's branch, then the lightest."""
-    best: dict[int, tuple[tuple[bool, int, int, int], SkipPath]] = {}
-    nested = {id(skip): frozenset(k for k, other in enumerate(branches) if skip.join in other) for skip in carrying}
-    for skip in carrying:
+def _following(flow: Flow, skips: tuple[SkipPath, ...], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath]) -> dict[int, SkipPath]:
+    """id of a skip -> the skip whose trunk leads back to its join: the lightest trunk, but for skips inside the branch of another that starts there."""
+    descents = Descents(skips[0].branch.flow)
+    starting: dict[int, list[SkipPath]] = {}
+    for skip in skips:
         trunk = trunks[id(skip)]
-        if trunk is None:
-            continue
-        before = id(main[trunk.bottom])
-        detour = nested[id(skip)] != nested[before]
-        cost = (detour, sum(flow.weight[flow.index[n]] for n, _ in trunk.edges), len(trunk.edges), flow.index[skip.join])
-        if before not in best or cost < best[before][0]:
-            best[before] = (cost, skip)
-    return {before: skip for before, (_, skip) in best.items()}
+        if trunk is not None:
+            starting.setdefault(id(main[trunk.bottom]), []).append(skip)
+    found = {before: _nearest(flow, descents, group, trunks) for before, group in starting.items()}
+    return {before: skip for before, skip in found.items() if skip is not None}
+
+
+def _nearest(flow: Flow, descents: Descents, group: list[SkipPath], trunks: dict[int, Stretch | None]) -> SkipPath | None:
+    def cost(skip: SkipPath) -> tuple[int, int, int]:
+        trunk = trunks[id(skip)]
+        edges = trunk.edges if trunk is not None else ()
+        return sum(flow.weight[flow.index[n]] for n, _ in edges), len(edges), flow.index[skip.join]
+
+    carrying = sorted((skip for skip in group if _carries(skip)), key=cost)
+    widest = sorted(group, key=lambda skip: -flow.index[skip.join])
+    outside = (skip for skip in carrying if not any(_inside(flow, descents, skip, other) for other in widest))
+    return next(outside, carrying[0] if carrying else None)
+
+
+def _carries(skip: SkipPath) -> bool:
+    return skip.form == "add" and skip.kind != "detached"
+
+
+def _inside(flow: Flow, descents: Descents, skip: SkipPath, other: SkipPath) -> bool:
+    """Whether the join of `skip` lies on the branch of `other`."""
+    join, end = flow.index[skip.join], flow.index[other.join]
+    branch = other.branch
+    if join >= end or join in branch.sums or join in branch.path or join not in descents.of(flow.index[other.fork]):
+        return False
+    descent = descents.of(join)
+    return any(branch.roots[k] in descent for k in range(bisect_left(branch.roots, join), len(branch.roots)))
 
 
 def _chain(skip: SkipPath, following: dict[int, SkipPath]) -> list[SkipPath]:

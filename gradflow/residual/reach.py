@@ -1,0 +1,177 @@
+"""Which values a fork leads to, and past how many weighted layers. Touches no tensor.
+
+A search asks this of many forks and joins. Walking each join's ancestors back to each fork would be quadratic in an unrolled loop, where one operand of every
+step may come from the loop's beginning; so each fork is walked forward once, only as far as it has been asked, and remembered (`Descents`). A join of many
+operands is walked backward once for all of them (`Ascent`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gradflow.operators import UPSAMPLING
+from gradflow.residual.flow import Edge, Flow
+
+_KEPT, _ENTRIES = 64, 100_000  # descents that are kept in any case, and the number of their entries above which older ones are forgotten
+_PARAMETER, _UPSAMPLED, _FLAGS = 1, 2, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """The paths from one value to another: weighted layers on the heaviest, whether one holds a parameter, and whether one is upsampled."""
+
+    weight: int
+    parameter: bool
+    upsampled: bool
+
+    def __add__(self, further: Way) -> Way:
+        return Way(weight=self.weight + further.weight, parameter=self.parameter or further.parameter, upsampled=self.upsampled or further.upsampled)
+
+
+NO_WAY = Way(weight=0, parameter=False, upsampled=False)
+
+
+class Descent:
+    """The values computed from a fork, walked forward in execution order as far as asked."""
+
+    def __init__(self, flow: Flow, fork: int) -> None:
+        self.fork = fork
+        self._flow = flow
+        self._reach = {fork: 0}
+        self._heap: list[int] = []
+        self._whole: tuple[int, int] = (fork, 0)
+        self._push(fork)
+
+    def __len__(self) -> int:
+        return len(self._reach)
+
+    def __contains__(self, i: int) -> bool:
+        """Whether the fork leads to node `i` (or is it)."""
+        self._extend(i)
+        return i in self._reach
+
+    def to(self, i: int) -> Way | None:
+        """The way from the fork to node `i`, both ends' own weights: the fork's not counted, the node's counted; None where there is no path."""
+        self._extend(i)
+        found = self._reach.get(i)
+        return None if found is None else Way(weight=found >> _FLAGS, parameter=bool(found & _PARAMETER), upsampled=bool(found & _UPSAMPLED))
+
+    def between(self, roots: Iterable[int]) -> set[int]:
+        """The nodes on paths from the fork to the roots, both included."""
+        return self._back(roots, self.fork)
+
+    def first_edges(self, join: int) -> tuple[Edge, ...]:
+        """The fork's own edges that lead to the join.
+
+        In a loop that uses one value at every step, all its earlier edges lead to the join before: that join is remembered, and the walk back ends there.
+        """
+        edges = self._flow.consumers[self.fork]
+        before, count = self._whole
+        seen = self._back([join], before)
+        if before not in seen:
+            count, seen = 0, self.between([join])
+        found = (*edges[:count], *(e for e in edges[count:] if e[0] in seen))
+        if len(found) == bisect_right(edges, join, key=lambda e: e[0]):
+            self._whole = (join, len(found))
+        return found
+
+    def _back(self, roots: Iterable[int], end: int) -> set[int]:
+        """The nodes on paths to the roots, from `end` on."""
+        stack = [r for r in roots if r in self]
+        seen = set(stack)
+        while stack:
+            for _, j in self._flow.sources[stack.pop()]:
+                if j >= end and j in self._reach and j not in seen:
+                    seen.add(j)
+                    stack.append(j)
+        return seen
+
+    def _push(self, i: int) -> None:
+        for consumer, _ in self._flow.consumers[i]:
+            heapq.heappush(self._heap, consumer)
+
+    def _extend(self, limit: int) -> None:
+        flow, reach, heap = self._flow, self._reach, self._heap
+        while heap and heap[0] <= limit:
+            i = heapq.heappop(heap)
+            if i in reach:
+                continue
+            weight, flags = -1, 0
+            for _, j in flow.sources[i]:
+                known = reach.get(j)
+                if known is not None:
+                    weight, flags = max(weight, known >> _FLAGS), flags | known
+            if weight < 0:
+                continue
+            flags |= (_PARAMETER if flow.holds_parameter[i] else 0) | (_UPSAMPLED if flow.name(i) in UPSAMPLING else 0)
+            reach[i] = (weight + flow.weight[i]) << _FLAGS | (flags & (_PARAMETER | _UPSAMPLED))
+            self._push(i)
+
+
+class Descents:
+    """The descents of one search, the recently used ones remembered."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._known: OrderedDict[int, tuple[Descent, int]] = OrderedDict()
+        self._entries = 0
+
+    def of(self, fork: int) -> Descent:
+        """The descent from `fork`."""
+        found = self._known.pop(fork, None)
+        descent, counted = found or (Descent(self._flow, fork), 0)
+        self._known[fork] = descent, len(descent)
+        self._entries += len(descent) - counted
+        while self._entries > _ENTRIES and len(self._known) > _KEPT:
+            self._entries -= self._known.popitem(last=False)[1][1]
+        return descent
+
+
+class Ascent:
+    """The values that a join's operands are computed from, walked backward as far as asked; for each the heaviest ways to two groups.
+
+    Args:
+        ends: group of the operand, root, and the way from the root to the join (a fused product weighs).
+    """
+
+    def __init__(self, flow: Flow, ends: Iterable[tuple[int, int, Way]]) -> None:
+        self._flow = flow
+        self._ways: dict[int, dict[int, int]] = {}
+        self._heap: list[int] = []
+        for group, root, way in ends:
+            self._arrive(root, group, way.weight << _FLAGS | (_PARAMETER if way.parameter else 0) | (_UPSAMPLED if way.upsampled else 0))
+
+    def __contains__(self, i: int) -> bool:
+        """Whether node `i` leads to the join."""
+        self._extend(i)
+        return i in self._ways
+
+    def other(self, i: int, group: int) -> Way | None:
+        """The heaviest way from node `i` to an operand of another group than this; None where there is none."""
+        self._extend(i)
+        found = max((code for k, code in self._ways.get(i, {}).items() if k != group), default=None)
+        return None if found is None else Way(weight=found >> _FLAGS, parameter=bool(found & _PARAMETER), upsampled=bool(found & _UPSAMPLED))
+
+    def _arrive(self, i: int, group: int, code: int) -> None:
+        ways = self._ways.get(i)
+        if ways is None:
+            ways = self._ways[i] = {}
+            heapq.heappush(self._heap, -i)
+        known = ways.get(group, 0)
+        ways[group] = max(known >> _FLAGS, code >> _FLAGS) << _FLAGS | (known | code) & (_PARAMETER | _UPSAMPLED)
+        if len(ways) > 2:
+            del ways[min(ways, key=lambda k: (ways[k], -k))]
+
+    def _extend(self, limit: int) -> None:
+        flow = self._flow
+        while self._heap and -self._heap[0] >= limit:
+            i = -heapq.heappop(self._heap)
+            own = flow.weight[i] << _FLAGS
+            flags = (_PARAMETER if flow.holds_parameter[i] else 0) | (_UPSAMPLED if flow.name(i) in UPSAMPLING else 0)
+            for _, j in flow.sources[i]:
+                for group, code in self._ways[i].items():
+                    self._arrive(j, group, code + own | flags)
