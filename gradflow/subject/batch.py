@@ -15,7 +15,7 @@ from gradflow.subject.infer import Guess, infer, vocabulary
 from gradflow.subject.inputs import InputSpec
 from gradflow.subject.seeding import seeded, stream
 from gradflow.subject.signature import check_fit, forward_of
-from gradflow.subject.structure import described, dtype_name, replaced, tensors
+from gradflow.subject.structure import described, dtype_name, replaced, sizes, tensors
 from gradflow.subject.target import Loaded
 from gradflow.subject.trace import user_traceback
 from gradflow.subject.transformer_inputs import infer_transformers, is_transformers
@@ -90,7 +90,7 @@ def choose_batch(
 def _from_loaded(loaded: Loaded, seed: int) -> Batch:
     own = loaded.family == "given"
     inputs = _called(loaded, loaded.inputs, "inputs", seed)
-    return _given(inputs, what="The given input" if own else f"`inputs` of {loaded.spec}", source="given" if own else "model file", model=loaded.model)
+    return _given(inputs, what="The given input" if own else f"`inputs` of {loaded.spec}", source="given" if own else loaded.inputs_source, model=loaded.model)
 
 
 def _called(loaded: Loaded, value: object, name: str, seed: int) -> object:
@@ -127,7 +127,7 @@ def _recorded(args: tuple[object, ...], kwargs: dict[str, object], source: str, 
     known = forward_of(model).positional if model is not None else ()
     named = [(known[index] if index < len(known) else f"input[{index}]", value) for index, value in enumerate(args)] + list(kwargs.items())
     found = tuple(
-        records.Input(name=path, dtype=dtype_name(tensor.dtype), shape=tuple(tensor.shape), source=source)
+        records.Input(name=path, dtype=dtype_name(tensor.dtype), shape=sizes(tensor), source=source)
         for name, value in named
         for path, tensor in tensors(value, name)
     )

@@ -158,7 +158,20 @@ def _maker(transformers: Any, config: Any, trust: bool) -> Any:
         if type(config) in mapping:
             found = mapping[type(config)]
             return found[0] if isinstance(found, (tuple, list)) else found
-    return None
+    return _part(type(config))
+
+
+def _part(kind: type) -> Any:
+    """The model of a config that no automatic class has, mostly a part of a larger model: that of the class's own file; None without one."""
+    home = kind.__module__.replace(".configuration_", ".modeling_")
+    try:
+        classes = vars(import_module(home)).values()
+    except ModuleNotFoundError as error:
+        if error.name != home:
+            raise
+        return None
+    own = [c for c in classes if isinstance(c, type) and c.__module__ == home and getattr(c, "config_class", None) is kind and "PreTrained" not in c.__name__]
+    return min(own, key=lambda c: not c.__name__.endswith("Model"), default=None)
 
 
 def _near(prefix: str, name: str, known: list[str]) -> list[str]:

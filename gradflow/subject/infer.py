@@ -12,7 +12,9 @@ from torch import nn
 
 from gradflow.errors import NoInput, UninitializedModel
 from gradflow.subject.inputs import InputSpec
+from gradflow.subject.likeness import likeness
 from gradflow.subject.signature import Forward, forward_of
+from gradflow.subject.structure import class_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ def infer(model: nn.Module) -> Guess:
     if whole is not None:
         return whole
     forward = forward_of(model)
-    kind = type(model).__name__
+    kind = class_name(model)
     if len(forward.required) > 1:
         raise NoInput(model_class=kind, reason=f"its forward needs {', '.join(forward.required)}")
     known = _timm(model) or _torchvision(model)
@@ -46,7 +48,7 @@ def infer(model: nn.Module) -> Guess:
         return known
     if not forward.described():
         return Guess(specs=(), source="forward takes no input")
-    return _from_first_layer(model, forward)
+    return _from_first_layer(likeness(model) if isinstance(model, torch.jit.ScriptModule) else model, forward)
 
 
 def _timm(model: nn.Module) -> Guess | None:
@@ -162,7 +164,8 @@ def _spec_for(layer: nn.Module, name: str, model: nn.Module) -> InputSpec | None
         return InputSpec(shape=(4, 16, layer.in_features))
     for kind, shape in _FLOATING:
         if isinstance(layer, kind):
-            return InputSpec(shape=shape(layer))
+            weight = next(layer.parameters())
+            return InputSpec(shape=shape(layer), dtype=weight.dtype if weight.is_complex() else None)
     return None
 
 

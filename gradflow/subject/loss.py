@@ -14,7 +14,7 @@ from gradflow.errors import LossError, NoGradient
 from gradflow.subject.losses import NAMED, NamedLoss
 from gradflow.subject.outputs import differentiable_outputs, own_loss, primary_output, scalar_output
 from gradflow.subject.seeding import draw, stream
-from gradflow.subject.structure import described
+from gradflow.subject.structure import described, sizes
 
 LossFunction = Callable[..., object]
 NAMES = ("probe", "model", *NAMED)
@@ -107,15 +107,30 @@ class _Probe(Objective):
         if not found:
             raise NoGradient(what=f"The output of {self._kind}", found=described(output))
         generator = stream(self._seed, "probe")
-        cotangents = [draw(tuple(tensor.shape), tensor.dtype, generator).to(tensor.device) for tensor in found]
+        cotangents = [_drawn_like(tensor, generator) for tensor in found]
         return Roots(tensors=tuple(found), cotangents=tuple(cotangents), value=_inner(found, cotangents))
+
+
+def _drawn_like(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A Gaussian cotangent for an output, of its own type: nested and wrapped tensors do not add up with ordinary ones."""
+    drawn = draw(sizes(output), output.dtype, generator).to(output.device)
+    if output.layout is torch.jagged:
+        return torch.nested.nested_tensor_from_jagged(drawn, offsets=output.detach().offsets())  # type: ignore[attr-defined]
+    if type(output).__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
+        return drawn
+    if hasattr(output, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(drawn, output.device_mesh, output.placements)  # type: ignore[attr-defined]
+    return torch.empty_like(output.detach()).copy_(drawn)
 
 
 def _inner(outputs: list[torch.Tensor], cotangents: list[torch.Tensor]) -> torch.Tensor:
     """Σ Re⟨v, output⟩, in float32 at least: a half-precision sum over a vocabulary would overflow."""
     terms = []
     for output, cotangent in zip(outputs, cotangents, strict=True):
-        left, right = ((t.detach() if not t.is_complex() else torch.view_as_real(t.detach().resolve_conj())) for t in (output, cotangent))
+        packed = (t.detach().values() if t.layout is torch.jagged else t.detach() for t in (output, cotangent))
+        left, right = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in packed)
         wide = torch.promote_types(left.dtype, torch.float32)
         terms.append((left.to(wide) * right.to(wide)).sum())
     return torch.stack([term.to(terms[0].device) for term in terms]).sum()

@@ -103,6 +103,12 @@ def _is_builder(value: object) -> bool:
     return issubclass(value, torch.nn.Module) if isinstance(value, type) else callable(value)
 
 
+def current_folder_importable() -> None:
+    """Classes that a pickle names may lie beside it."""
+    _importable(str(Path.cwd()))
+    importlib.invalidate_caches()
+
+
 def _importable(folder: str) -> None:
     if folder in sys.path:
         sys.path.remove(folder)

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 import torch
 
 from gradflow.errors import NoGradient
-from gradflow.subject.structure import CACHES, described, tensors
+from gradflow.subject.structure import CACHES, children, described, tensors
 
 
 def differentiable_outputs(output: object) -> tuple[tuple[str, torch.Tensor], ...]:
     """Every floating or complex tensor with a gradient in an output, with its path ("output", "output[0]", "output.logits").
 
-    Tuples, lists, mappings, dataclasses and what inherits from them are walked into; other objects and a language model's caches are not.
+    Tuples, lists, mappings, dataclasses and what inherits from them are walked into, a language model's caches are not. An output that is an object of
+    another kind (a distribution) is seen by its attributes.
     """
+    if children(output) is None and not isinstance(output, torch.Tensor):
+        output = {name: value for name, value in getattr(output, "__dict__", {}).items() if not name.startswith("_")}
     return tuple((name, tensor) for name, tensor in tensors(output, "output", skip=CACHES) if is_differentiable(tensor))
 
 

@@ -6,10 +6,12 @@ import difflib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from gradflow.errors import WrongInputs
+from gradflow.subject.structure import class_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ _ANYTHING = Forward(more_positional=True, more_keywords=True)
 def forward_of(model: torch.nn.Module) -> Forward:
     """The signature of `model.forward`, looking through torch.compile; one that accepts anything where Python cannot tell."""
     inner = getattr(model, "_orig_mod", model)
+    if isinstance(inner, torch.jit.ScriptModule):
+        return _of_script(inner)
     try:
         parameters = inspect.signature(inner.forward).parameters.values()
     except (TypeError, ValueError):
@@ -58,6 +62,15 @@ def forward_of(model: torch.nn.Module) -> Forward:
         more_positional=any(p.kind is kinds.VAR_POSITIONAL for p in parameters),
         more_keywords=any(p.kind is kinds.VAR_KEYWORD for p in parameters),
     )
+
+
+def _of_script(model: Any) -> Forward:
+    """TorchScript's methods have a schema: every argument has a name, and there is no *args."""
+    if not model._c._has_method("forward"):
+        return _ANYTHING
+    arguments = model._c._get_method("forward").schema.arguments[1:]
+    names = tuple(a.name for a in arguments)
+    return Forward(positional=names, keywords=names, required=tuple(a.name for a in arguments if not a.has_default_value()))
 
 
 def check_fit(model: torch.nn.Module, positional: int, names: Sequence[str]) -> None:
@@ -74,7 +87,7 @@ def check_fit(model: torch.nn.Module, positional: int, names: Sequence[str]) -> 
     accepted = forward.described()
 
     def refuse(reason: str, suggestions: Sequence[str] = ()) -> WrongInputs:
-        return WrongInputs(model_class=type(model).__name__, reason=reason, accepted=accepted, suggestions=suggestions)
+        return WrongInputs(model_class=class_name(model), reason=reason, accepted=accepted, suggestions=suggestions)
 
     for name in names:
         if not forward.accepts(name):

@@ -73,6 +73,16 @@ def replaced(value: object, change: Callable[[torch.Tensor], torch.Tensor]) -> o
     return value
 
 
+def sizes(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape in plain numbers; a nested tensor, one of whose sizes is none, has that of its packed values: [tokens, ...]."""
+    return tuple((tensor.detach().values() if tensor.layout is torch.jagged else tensor).shape)
+
+
+def class_name(module: torch.nn.Module) -> str:
+    """The class that the user wrote: TorchScript remembers it, its own class says nothing."""
+    return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """The dtype as a report spells it, e.g. "float32"."""
     return str(dtype).removeprefix("torch.")
@@ -85,7 +95,7 @@ def described(value: object) -> str:
     if isinstance(value, torch.Tensor):
         name = dtype_name(value.dtype)
         graph = " without grad_fn" if (value.is_floating_point() or value.is_complex()) and not value.requires_grad else ""
-        return f"{_article(name)} {name} tensor{graph}{',' if graph else ''} of shape {list(value.shape)}"
+        return f"{_article(name)} {name} tensor{graph}{',' if graph else ''} of shape {list(sizes(value))}"
     kind = "Python module" if isinstance(value, ModuleType) else type(value).__name__
     inside = children(value)
     if inside is None:

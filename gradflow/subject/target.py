@@ -10,7 +10,8 @@ from types import MappingProxyType, ModuleType
 
 import torch
 
-from gradflow.errors import ArgumentError, LossError, NotAModel, UnknownTarget, UnsupportedTarget
+from gradflow.errors import ArgumentError, LossError, NotAModel, SavedFileError, UnknownTarget, UnsupportedTarget
+from gradflow.subject.archives import open_archive
 from gradflow.subject.arguments import build
 from gradflow.subject.families import Built, from_timm, from_torchvision, from_transformers
 from gradflow.subject.modules import candidates, import_file, import_name, lookup
@@ -19,16 +20,10 @@ from gradflow.subject.structure import described
 from gradflow.subject.weights import check_weights, load_weights
 
 _UNSUPPORTED = {
-    ".pt2": "a torch.export program",
-    ".pt": "a saved file",
-    ".pth": "a saved file",
-    ".bin": "a saved file",
-    ".ckpt": "a checkpoint",
-    ".pkl": "a pickle",
-    ".pickle": "a pickle",
     ".safetensors": "a file of weights without a model",
     ".onnx": "an ONNX graph",
 }
+_SAVED = frozenset({".pt2", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"})
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -39,8 +34,9 @@ class Loaded:
     Attributes:
         spec: the target as it was typed.
         model: the module itself.
-        family: "file", "import", "torchvision", "timm", "hf", or "given" for a module that came through the Python API.
-        inputs, targets, loss: what the model file defines under these names, else None.
+        family: "file", "import", "saved", "torchvision", "timm", "hf", or "given" for a module that came through the Python API.
+        inputs, targets, loss: what the model file defines under these names, else None. An exported program brings its inputs along.
+        inputs_source: where `inputs` come from, as the report says it.
         notes: what was assumed, for the report.
     """
 
@@ -48,13 +44,14 @@ class Loaded:
     model: torch.nn.Module
     family: str
     inputs: object | None = None
+    inputs_source: str = "model file"
     targets: object | None = None
     loss: Callable[..., object] | str | None = None
     notes: tuple[str, ...] = ()
 
 
 def load(target: str, *, arguments: Mapping[str, object] = _NOTHING, weights: Path | None = None, seed: int = 0, trust: bool = False) -> Loaded:
-    """Resolve a target: `model.py[:NAME]`, `package.module:NAME`, `torchvision:NAME`, `timm:NAME` or `hf:MODEL_TYPE|DIR`.
+    """Resolve a target: `model.py[:NAME]`, `package.module:NAME`, `torchvision:NAME`, `timm:NAME`, `hf:MODEL_TYPE|DIR`, or a saved file.
 
     torch, `random` and numpy are seeded before any code of the user runs, so that the weights are reproducible; they stay seeded.
 
@@ -88,7 +85,9 @@ def _resolver(target: str) -> Callable[[str, Mapping[str, object], bool], Loaded
         inside = [str(path / file.name) for file in sorted(path.glob("*.py"))[:3]]
         raise UnknownTarget(target=target, reason="it is a folder", suggestions=[f"hf:{target}"] if (path / "config.json").is_file() else inside)
     if is_file:
-        raise UnsupportedTarget(target=target, what="not a Python file")
+        return _from_saved
+    if path.suffix in _SAVED:
+        raise UnknownTarget(target=target, reason=f"there is no file {target}", suggestions=_beside(path))
     if colon and name and all(part.isidentifier() for part in head.split(".")):
         return _from_import
     raise UnknownTarget(target=target, reason=_unreadable(target), suggestions=_guesses(target))
@@ -116,6 +115,22 @@ def _guesses(target: str) -> list[str]:
     return near or ([f"torchvision:{target}", f"timm:{target}"] if target.isidentifier() else [])
 
 
+def _beside(path: Path) -> list[str]:
+    files = [str(other) for other in path.parent.glob(f"*{path.suffix}")] if _found(path.parent)[1] else []
+    return difflib.get_close_matches(str(path), files, n=2)
+
+
+def _from_saved(target: str, arguments: Mapping[str, object], trust: bool) -> Loaded:
+    path = Path(target)
+    opened = open_archive(path, target=target, trust=trust)
+    if opened is None and path.suffix in _SAVED:
+        raise SavedFileError(target=target, reason="it is damaged, or not a file that torch wrote", remedy="Save the model again.")
+    if opened is None:
+        raise UnsupportedTarget(target=target, what="not a Python file")
+    model = _module(opened.model, arguments, target, ())
+    return Loaded(spec=target, model=model, family="saved", inputs=opened.inputs, inputs_source=opened.source, notes=opened.notes)
+
+
 def _from_file(target: str, arguments: Mapping[str, object], trust: bool) -> Loaded:
     if target.endswith(".py"):
         file, name = target, "model"
@@ -126,8 +141,7 @@ def _from_file(target: str, arguments: Mapping[str, object], trust: bool) -> Loa
     if is_folder:
         raise UnknownTarget(target=target, reason=f"{file} is a folder")
     if not is_file:
-        beside = [str(other) for other in path.parent.glob("*.py")] if _found(path.parent)[1] else []
-        raise UnknownTarget(target=target, reason=f"there is no file {file}", suggestions=difflib.get_close_matches(str(path), beside, n=2))
+        raise UnknownTarget(target=target, reason=f"there is no file {file}", suggestions=_beside(path))
     if not name:
         raise UnknownTarget(target=target, reason="no name follows the colon", suggestions=[file])
     module = import_file(path, target)

@@ -56,15 +56,23 @@ def infer_transformers(model: nn.Module) -> Guess:
 
 def _tokens(model: nn.Module, config: Any, name: str = "input_ids") -> InputSpec:
     text = config.get_text_config(decoder=name.startswith("decoder")) if hasattr(config, "get_text_config") else config
-    vocabulary = getattr(text, "vocab_size", None)
+    vocabulary = getattr(text, "vocab_size", getattr(getattr(config, "text_config", None), "vocab_size", None))
     if not isinstance(vocabulary, int) or vocabulary < 1:
-        lookup: Any = getattr(model, "get_input_embeddings", lambda: None)
-        vocabulary = getattr(lookup(), "num_embeddings", None)
+        vocabulary = _embedded(model)
     if not isinstance(vocabulary, int):
         raise NoInput(model_class=type(model).__name__, reason="its config gives no vocabulary size")
     limits = [getattr(text, key, None) for key in ("max_position_embeddings", "max_target_positions" if name.startswith("decoder") else "n_positions")]
     longest = min([_LONGEST, *(limit - _reserved(model) for limit in limits if isinstance(limit, int) and limit > 0)])
     return InputSpec(name=name, dtype=torch.int64, shape=(_BATCH, max(longest, 1)), high=vocabulary)
+
+
+def _embedded(model: nn.Module) -> int | None:
+    """Rows of the table in which tokens are looked up; transformers raises where it knows of none."""
+    lookup: Any = getattr(model, "get_input_embeddings", lambda: None)
+    try:
+        return getattr(lookup(), "num_embeddings", None)
+    except (NotImplementedError, AttributeError):
+        return None
 
 
 def _reserved(model: nn.Module) -> int:
