@@ -20,8 +20,14 @@ _LOOK_UPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "index", 
 
 @cache
 def operator(name: str) -> Callable[..., Any]:
-    """`torch.ops.aten.add` for "AddBackward0"; a stand-in of the same name where ATen has no such operator."""
-    snake = _STAND_INS.get(name) or _snake(re.sub(r"Backwards?\d*$", "", name.rsplit("::", 1)[-1]))
+    """`torch.ops.aten.add` for "AddBackward0"; a stand-in of the same name where ATen has no such operator.
+
+    ATen's nodes are numbered. One that is not is a custom function's, whose class may well be called Linear or Add and do something else.
+    """
+    bare = re.sub(r"Backwards?\d*$", "", name.rsplit("::", 1)[-1])
+    if name not in _STAND_INS and not name[-1:].isdigit() and not name.endswith("CopySlices"):
+        return _stand_in(bare if bare[:1].isupper() else f"{bare}_function")
+    snake = _STAND_INS.get(name) or _snake(bare)
     for candidate in (snake, "_" + snake):
         if hasattr(torch.ops.aten, candidate):
             return getattr(torch.ops.aten, candidate)  # type: ignore[no-any-return]
@@ -43,12 +49,17 @@ def _stand_in(name: str) -> Callable[..., Any]:
 
 
 def written_slice(node: Any, function: str) -> Callable[..., Any] | None:
-    """The sum behind a CopySlices node: `out += x` where `out` is a view of the whole of what the tape holds (nn.Linear's output for 3-d input)."""
-    if not node.name().endswith("CopySlices") or function not in ("add_", "__iadd__", "sub_", "__isub__"):
+    """The sum, or the copy, behind a CopySlices node, which holds the whole that a view was written to.
+
+    `out += x` on nn.Linear's 3-d output and `out[:, 2:] += x` are sums; `zeros[:] = x` is x.
+    """
+    if not node.name().endswith("CopySlices"):
         return None
     sizes = [math.prod(target._input_metadata[nr].shape) for target, nr in node.next_functions if target is not None]
     whole = math.prod(node._input_metadata[0].shape)
-    if len(sizes) != 2 or sizes != [whole, whole]:
+    if function in ("copy_", "__setitem__"):
+        return torch.ops.aten._to_copy if sizes == [whole] else None
+    if function not in ("add_", "__iadd__", "sub_", "__isub__") or len(sizes) != 2 or sizes[0] != whole or sizes[1] > whole:
         return None
     return torch.ops.aten.sub if "sub" in function else torch.ops.aten.add
 

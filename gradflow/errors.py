@@ -44,7 +44,7 @@ class UnknownTarget(TargetError):
         near = f" Did you mean {' or '.join(suggestions)}?" if suggestions else ""
         super().__init__(
             f"Cannot find the target {target!r}: {reason}.",
-            f"Use model.py, model.py:NAME, package.module:NAME, torchvision:NAME, timm:NAME or hf:MODEL_TYPE.{near}",
+            f"Use model.py, model.py:NAME, package.module:NAME, torchvision:NAME, timm:NAME, hf:MODEL_TYPE or a saved model.{near}",
         )
 
 
@@ -94,6 +94,14 @@ class UninitializedModel(TargetError):
         )
 
 
+class MetaModel(TargetError):
+    def __init__(self, *, name: str) -> None:
+        super().__init__(
+            f"Parameter {name!r} is on the meta device: it has a shape and no numbers.",
+            "Build the model on a real device, or fill it there: model.to_empty(device='cpu') and load_state_dict.",
+        )
+
+
 class ArgumentError(TargetError):
     def __init__(self, *, argument: str, reason: str) -> None:
         super().__init__(f"--arg {argument}: {reason}.", "Write --arg name=value with a Python literal, e.g. --arg depth=20.")
@@ -114,14 +122,37 @@ class NoSuchName(TargetError):
 class UnsupportedTarget(TargetError):
     def __init__(self, *, target: str, what: str) -> None:
         super().__init__(
-            f"{target} is {what}, which is not a supported target yet.",
-            "Write a model file that builds the module, and give saved weights with --weights FILE; a file that unpickles code will need --trust.",
+            f"{target} is {what}, which is no target.",
+            "Write a model file that builds the module, and give saved weights with --weights FILE.",
         )
 
 
 class UntrustedCode(TargetError):
     def __init__(self, *, target: str, what: str) -> None:
         super().__init__(f"{target} asks to run {what}.", "Give --trust if you trust whoever wrote it.")
+
+
+class SavedFileError(TargetError):
+    """A saved model that cannot be read."""
+
+    def __init__(self, *, target: str, reason: str, remedy: str, detail: str = "") -> None:
+        super().__init__(f"Cannot load the model in {target}: {reason}.", remedy, detail)
+
+
+class WeightsWithoutModel(TargetError):
+    def __init__(self, *, target: str, tensors: int) -> None:
+        super().__init__(
+            f"{target} holds a state dict ({tensors} tensors), which is weights without a model.",
+            f"Name the model as the target and give the file with --weights {target}.",
+        )
+
+
+class FixedMode(TargetError):
+    def __init__(self, *, model_class: str) -> None:
+        super().__init__(
+            f"{model_class} is an exported program: its mode was fixed when it was exported, and cannot be changed.",
+            "Leave out --eval, or export the model again in eval mode.",
+        )
 
 
 class BrokenExtra(TargetError):

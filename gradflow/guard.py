@@ -9,13 +9,26 @@ from __future__ import annotations
 import gc
 import random
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import wraps
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from gradflow.errors import FixedMode
+from gradflow.scripted import opaque, run_in_python
+
+
+class _HasModel(Protocol):
+    @property
+    def model(self) -> nn.Module: ...
+
+
+_Subject = TypeVar("_Subject", bound=_HasModel)
+_Result = TypeVar("_Result")
 
 
 class ParameterKeeper:
@@ -31,11 +44,13 @@ class ParameterKeeper:
         for parameter in self._parameters:
             if parameter._backward_hooks:  # a gradient hook may write the parameter while the backward pass runs, unseen by the recorder
                 self.before_write(parameter)
+        for parameter in (p for m in modules for script in _scripts(m) for p in script.parameters()):
+            self.before_write(parameter)  # TorchScript writes unseen as well
 
     def before_write(self, tensor: Tensor) -> None:
         """Call with a tensor that may be about to change in place; views and detached aliases of a parameter count as it."""
         for i in self._by_storage.pop(_storage(tensor), ()):
-            self._copies[i] = self._data[i].clone(memory_format=torch.preserve_format)
+            self._copies[i] = self._data[i].clone()
 
     def restore(self) -> None:
         """Put back each parameter's storage and, where it may have been written to, its content."""
@@ -54,8 +69,9 @@ def undisturbed(*modules: nn.Module) -> Iterator[ParameterKeeper]:
         stack.enter_context(_global_flags())
         for module in dict.fromkeys(m for root in modules for m in root.modules()):
             _keep_attributes(stack, module)
+        _keep_scripts(stack, list(dict.fromkeys(script for root in modules for script in _scripts(root))))
         for buffer in dict.fromkeys(b for root in modules for b in root.buffers()):
-            stack.callback(_put_back, buffer, buffer.detach(), buffer.detach().clone(memory_format=torch.preserve_format))
+            stack.callback(_put_back, buffer, buffer.detach(), buffer.detach().clone())
             stack.callback(_put_back_flag, buffer, buffer.requires_grad)
         for parameter in dict.fromkeys(p for root in modules for p in root.parameters()):
             stack.callback(_put_back_flag, parameter, parameter.requires_grad)
@@ -84,9 +100,76 @@ def plain_checkpoints() -> Iterator[None]:
         del checkpoint.CheckpointFunction.apply
 
 
-def eager() -> AbstractContextManager[object]:
-    """Compiled modules run eagerly: compiled, each is one opaque node. Costs nothing where nothing was compiled."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+def written(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module behind torch.compile, and notes that say what was compiled, and what of TorchScript cannot be run in Python."""
+    parts = ", ".join(dict.fromkeys(name for module, m in model.named_modules() for name in _compiled(module, m)))
+    compiled = (f"compiled by torch.compile and run eagerly here: {parts}",) if parts else ()
+    unseen = (
+        f"{name or 'the model'} runs as TorchScript ({reason}): calls of modules, source lines and cut gradients inside it are not seen"
+        for name, reason in opaque(model).items()
+    )
+    return _behind(model), (*compiled, *unseen)
+
+
+@contextmanager
+def as_written(model: nn.Module) -> Iterator[None]:
+    """Compiled submodules stand under their own names: their wrappers are taken out, and put back when the block ends."""
+    with ExitStack() as stack:
+        for module in list(model.modules()):
+            for name, child in list(module._modules.items()):
+                if child is not None and _behind(child) is not child and _behind(module) is module:
+                    module._modules[name] = _behind(child)
+                    stack.callback(module._modules.__setitem__, name, child)
+        yield
+
+
+def names_as_written(run: Callable[[_Subject], _Result]) -> Callable[[_Subject], _Result]:
+    """`run`, with its subject's model under the names of `as_written`."""
+
+    @wraps(run)
+    def renamed(subject: _Subject) -> _Result:
+        with as_written(subject.model):
+            return run(subject)
+
+    return renamed
+
+
+def evaluate(model: nn.Module) -> None:
+    """Put the model in eval mode.
+
+    Raises:
+        FixedMode: it is an exported program, which has one mode.
+    """
+    try:
+        model.eval()
+    except NotImplementedError as error:  # torch's own
+        raise FixedMode(model_class=type(model).__name__) from error
+
+
+_unoptimized: Callable[[bool], AbstractContextManager[None]] = torch.jit.optimized_execution  # type: ignore[attr-defined]
+
+
+def _behind(module: nn.Module) -> nn.Module:
+    return module._modules["_orig_mod"] or module if "_orig_mod" in module._modules else module
+
+
+def _compiled(name: str, module: nn.Module) -> Iterator[str]:
+    """What torch.compile made of a module: the module itself, and functions among its attributes."""
+    own = ".".join(part for part in name.split(".") if part and part != "_orig_mod")
+    if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
+        yield own or "the model"
+        return
+    for attribute, value in vars(module).items():
+        if hasattr(value, "_torchdynamo_orig_callable") and not getattr(value, "_torchdynamo_disable", False):
+            yield f"{own}.{attribute}".removeprefix(".")
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Compiled modules and TorchScript run operator by operator: compiled or fused, each is one opaque node. Costs nothing where nothing was compiled."""
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with stance, _unoptimized(False):
+        yield
 
 
 @contextmanager
@@ -147,12 +230,48 @@ def _keep_attributes(stack: ExitStack, module: nn.Module) -> None:
         elif isinstance(value, set):
             stack.callback(_refill_set, value, value.copy())
         elif isinstance(value, Tensor):
-            stack.callback(_put_back, value, value.detach(), value.detach().clone(memory_format=torch.preserve_format))
+            stack.callback(_put_back, value, value.detach(), value.detach().clone())
         elif isinstance(value, torch.Generator):
             stack.callback(value.set_state, value.get_state())
 
 
+def _scripts(module: nn.Module) -> list[torch.jit.ScriptModule]:
+    return [m for m in module.modules() if isinstance(m, torch.jit.ScriptModule)]
+
+
+def _keep_scripts(stack: ExitStack, scripts: Sequence[Any]) -> None:
+    """A ScriptModule keeps its attributes in C++, and there is no list of them: those that its code assigns come back, and the mode.
+
+    What TorchScript has optimised is forgotten before the run, because a plan that it has made is used whatever the flags say, and after it, so that
+    the next run of the user's is optimised again.
+    """
+    if not scripts:
+        return
+    methods = [script._c._get_method(name) for script in scripts for name in script._c._method_names()]
+    graphs = [method.graph for method in methods]
+    python: Any = torch.jit._state._python_cu
+    functions = python.get_functions()
+    compiled = [*methods, *functions]
+    assigned = {"training"} | {n.s("name") for g in graphs for n in g.findAllNodes("prim::SetAttr")}
+    for script in scripts:
+        for name in assigned:
+            if script._c.hasattr(name):
+                stack.callback(script._c.setattr, name, script._c.getattr(name))
+    _forget_plans(compiled)
+    stack.callback(_forget_plans, compiled)
+    run_in_python(scripts)
+
+
+def _forget_plans(compiled: Sequence[Any]) -> None:
+    for function in compiled:
+        with suppress(RuntimeError):  # the legacy executor keeps none
+            function._debug_flush_compilation_cache()
+
+
 def _refill_mapping(mapping: dict[Any, Any], content: dict[Any, Any]) -> None:
+    """A mapping that is as it was is left alone: some refuse to be changed (diffusers' FrozenDict)."""
+    if len(mapping) == len(content) and all(k is n and mapping[k] is content[n] for k, n in zip(mapping, content, strict=True)):
+        return
     mapping.clear()
     mapping.update(content)
 
@@ -165,7 +284,7 @@ def _refill_set(members: set[Any], content: set[Any]) -> None:
 def _put_back(tensor: Tensor, data: Tensor, content: Tensor | None) -> None:
     """`data` aliases what the tensor was, and `content` copies it. Writing through .data leaves the version counter alone."""
     with torch.no_grad():
-        if _storage(tensor) != _storage(data) or tensor.shape != data.shape or tensor.stride() != data.stride():
+        if _storage(tensor) != _storage(data) or _geometry(tensor) != _geometry(data):
             tensor.data = data
         if content is not None:
             tensor.data.copy_(content)
@@ -186,8 +305,16 @@ def _set_gradient_aside(stack: ExitStack, parameter: nn.Parameter) -> None:
     parameter.grad = None
 
 
-def _storage(tensor: Any) -> int:
+def _geometry(tensor: Tensor) -> tuple[object, ...]:
+    """What `.data` can change and the storage does not tell; compressed sparse tensors have no strides."""
+    return tuple(tensor.shape), tensor.layout, tensor.stride() if tensor.layout is torch.strided else None
+
+
+def _storage(tensor: Tensor) -> int:
+    """The address of the numbers themselves, which views and detached aliases share; a sparse or nested tensor's are its values."""
     try:
+        if tensor.layout is not torch.strided:
+            tensor = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
         return int(tensor.untyped_storage().data_ptr())
-    except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage
+    except (RuntimeError, NotImplementedError):  # a tensor type that hides its storage
         return id(tensor)

@@ -63,7 +63,8 @@ class Meter:
 
     Args:
         watched: values whose gradients are counted (the layers' outputs and the model's).
-        parameters: name of each trainable parameter on the tape.
+        parameters: name of each trainable parameter on the tape or inside a custom function.
+        kept: names of those whose gradient may be accumulated more than once, so that it cannot be freed when it is first read.
         samples: the batch size, for sums per sample; 1 where it is not known.
     """
 
@@ -75,11 +76,13 @@ class Meter:
         highways: Sequence[HighwayPath],
         watched: Iterable[Value],
         parameters: Mapping[Tensor, str],
+        kept: frozenset[str] = frozenset(),
         cotangents: Mapping[Value, Tensor],
         samples: int,
     ) -> None:
         self._tape = tape
         self._parameters = parameters
+        self._kept = kept
         self._stations: dict[Any, _Station] = {}
         self._posts: dict[Any, list[tuple[int, Listener]]] = {}
         self._handles: list[Any] = []
@@ -144,7 +147,8 @@ class Meter:
         def weigh(parameter: Tensor) -> None:
             if parameter.grad is not None:
                 self._weights[name] = squares(parameter.grad)
-                parameter.grad = None  # read, and freed at once
+                if name not in self._kept:
+                    parameter.grad = None  # read, and freed at once
 
         return weigh
 

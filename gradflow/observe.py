@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from gradflow import errors
-from gradflow.guard import ParameterKeeper, eager, plain_checkpoints, undisturbed, without_collections
+from gradflow.guard import ParameterKeeper, eager, evaluate, plain_checkpoints, undisturbed, without_collections
 from gradflow.meter import Meter, Readings
 from gradflow.recorder import ModuleCall, Origin, Recorder
 from gradflow.residual import HighwayPath, SkipPath, find_highways, find_skips
 from gradflow.subject import Batch, Objective, Roots, differentiable_outputs, user_traceback
 from gradflow.subject.seeding import seed_everything
-from gradflow.subject.structure import replaced, tensors
-from gradflow.tape import Leaves, Tape, Value, lift, standing, value_of
+from gradflow.subject.structure import class_name, replaced, tensors
+from gradflow.tape import Leaves, Tape, Value, lift, standing, used_inside, value_of
 
 LOSS_SCALE = 65536.0  # GradScaler's first scale; float16 gradients are measured under it, or the largest that fits, and reported without it
 _FP16_ROOM = 4096.0
@@ -53,6 +53,7 @@ class Observation:
     backward_s: float
     analysis_s: float
     inputs_tracked: bool
+    dtypes: frozenset[torch.dtype]
 
     def release(self) -> None:
         """Cut the ties between the graph and the tape: what the backward pass did not free is freed now, and not at the next collection."""
@@ -60,6 +61,17 @@ class Observation:
             node.meta.clear()
         for mapping in (self.tape.values, self.tape.nodes, self.tape.operators):
             cast(dict[object, object], mapping).clear()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What one forward pass shows: the lifted tape, and what was found on it."""
+
+    tape: Tape
+    skips: Sequence[SkipPath]
+    highways: Sequence[HighwayPath]
+    module_calls: Sequence[ModuleCall]
+    inputs_tracked: bool
 
 
 @dataclass(kw_only=True)
@@ -70,6 +82,10 @@ class _Forward:
     sources: dict[str, Tensor]
     seconds: float
     outputs: tuple[Tensor, ...] = field(default=())
+
+
+Result = TypeVar("Result")
+_Then = Callable[[nn.Module, _Forward, Settings, bool], Result]
 
 
 def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = ()) -> Observation:
@@ -83,41 +99,59 @@ def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Sett
         ModelFailed: the forward, the loss or the backward raised; with the model's own frames.
         GradflowError: the loss or the output cannot be differentiated.
     """
+    return _tracked((model, *bystanders), batch, objective, settings, _analyse)
+
+
+def look(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = ()) -> Sight:
+    """Run `batch` forward alone and find the skips, as `observe` does and with its errors; a model whose backward fails can be looked at too."""
+    return _tracked((model, *bystanders), batch, objective, settings, _see)
+
+
+def _tracked(modules: tuple[nn.Module, ...], batch: Batch, objective: Objective, settings: Settings, then: _Then[Result]) -> Result:
     for record in batch.records:
         if 0 in record.shape:
             raise errors.EmptyBatch(name=record.name, shape=record.shape)
-    modules = (model, *bystanders)
     trackable = any(t.is_floating_point() or t.is_complex() for _, t in tensors((batch.args, batch.kwargs), "input"))
     if trackable:
         try:
-            return _observe(modules, batch, objective, settings, track=True)
+            return _run(modules, batch, objective, settings, then, track=True)
         except errors.ModelFailed as failure:
             if failure.phase != "forward pass" or "grad" not in str(failure):
                 raise  # an input that requires a gradient is not what it stumbled over
-    return _observe(modules, batch, objective, settings, track=False)
+    return _run(modules, batch, objective, settings, then, track=False)
 
 
-def _observe(modules: tuple[nn.Module, ...], batch: Batch, objective: Objective, settings: Settings, *, track: bool) -> Observation:
+def _run(modules: tuple[nn.Module, ...], batch: Batch, objective: Objective, settings: Settings, then: _Then[Result], *, track: bool) -> Result:
     model = modules[0]
     with undisturbed(*modules) as keeper, plain_checkpoints(), eager():
         if settings.evaluate:
-            model.eval()
+            evaluate(model)
         seed_everything(settings.seed)
         forward = _forward(model, batch, objective, settings, keeper, track)
         with without_collections():
-            return _analyse(model, forward, settings, track)
+            return then(model, forward, settings, track)
+
+
+def _see(model: nn.Module, forward: _Forward, settings: Settings, track: bool) -> Sight:
+    tape, skips, highways = _find(model, forward)
+    return Sight(tape=tape, skips=skips, highways=highways, module_calls=forward.recorder.module_calls, inputs_tracked=track or not forward.sources)
+
+
+def _find(model: nn.Module, forward: _Forward) -> tuple[Tape, tuple[SkipPath, ...], tuple[HighwayPath, ...]]:
+    parameters: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
+    tape = lift(forward.roots.tensors, Leaves(inputs=forward.inputs, parameters=parameters), forward.recorder)
+    skips = find_skips(tape.graph)
+    return tape, skips, find_highways(skips)
 
 
 def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: bool) -> Observation:
     began = _now()
+    tape, skips, highways = _find(model, forward)
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
-    tape = lift(forward.roots.tensors, Leaves(inputs=forward.inputs, parameters=names), forward.recorder)
-    skips = find_skips(tape.graph)
-    highways = find_highways(tape.graph, skips)
     scale = _loss_scale(forward.roots) if settings.amp == "fp16" else 1.0
     cotangents = _cotangents(forward.roots, scale)
     samples = _batch_size(forward)
-    trained = {p: names[p] for p in _on_tape(tape, names)}
+    trained, inside = {p: names[p] for p in _on_tape(tape, names)}, used_inside(tape)
     outputs = _outputs(forward, tape)
     calls = tuple(replace(call, values=tuple(standing(tape, v) for v in call.values)) for call in forward.recorder.module_calls)
     meter = Meter(
@@ -125,14 +159,15 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
         skips=skips,
         highways=highways,
         watched=dict.fromkeys([*outputs, *(v for call in calls for v in call.values), *_uncalled(tape, forward.recorder)]),
-        parameters=trained,
+        parameters=trained | {p: n for p, n in names.items() if n in inside and p.requires_grad},
+        kept=inside,
         cotangents={v: c for t, c in cotangents if (v := value_of(t)) is not None},
         samples=samples,
     )
     analysed = _now()
     leaves = [*trained, *(forward.sources[n] for n in _needed_inputs(tape, skips) if n in forward.sources)]
     if not leaves:
-        raise errors.NoGradient(what=f"The loss of {type(model).__name__}", found="computed without any of its parameters")
+        raise errors.NoGradient(what=f"The loss of {class_name(model)}", found="computed without any of its parameters")
     _backward(meter, cotangents, leaves)
     ended = _now()
     readings = meter.read()
@@ -152,6 +187,7 @@ def _analyse(model: nn.Module, forward: _Forward, settings: Settings, track: boo
         backward_s=ended - analysed,
         analysis_s=(analysed - began) + (_now() - ended),
         inputs_tracked=track or not forward.sources,
+        dtypes=frozenset(n.meta["dtype"] for s in skips for n in (s.fork, s.join)),
     )
 
 

@@ -18,12 +18,14 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from gradflow.records import Location
-from gradflow.subject.structure import tensors
+from gradflow.scripted import runs_in_cpp
+from gradflow.subject.structure import sizes, tensors
 
 _sequence = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _SELF = str(Path(__file__).parent) + "/"
 _ZOO = _SELF + "zoo/"
+_PLUMBING = (_TORCH, _SELF + "scripted.py", "<frozen", "<string>", "<eval_with_key>")
 _WRITING_METHODS = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")) | {
     "__setitem__",
     "numpy",
@@ -35,11 +37,12 @@ _CUTS = frozenset({"detach", "data"})
 _DEPTH = 4  # untracked values remember this many sources and operators; more would only lengthen messages
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
     """Where an untracked tensor came from: the input `name`, or the tape's value `source`, passed through `ops` at `location`.
 
     `cut` says that a gradient would have flowed but for detach(), .data or no_grad(); else the operator itself has none (a comparison, an argmax).
+    `at` is the sequence number that the next node was to get, noted in the forward of a custom autograd.Function alone.
     """
 
     name: str = ""
@@ -47,9 +50,10 @@ class Origin:
     source: tuple[Any, int] | None = None
     location: Location | None = None
     ops: tuple[str, ...] = ()
+    at: int = -1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
     """One torch function call that put nodes on the tape; `frozen` names the parameters it took that are not on it."""
 
@@ -59,9 +63,10 @@ class Call:
     frozen: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleCall:
-    """One call of a module: its outputs' values on the tape (none where no output is on it), and the sequence number at which it ended."""
+    """One call of a module: its outputs' values on the tape (none where no output is on it), the sequence number at which it ended, and whether it ran, off
+    the tape, in the forward of a custom autograd.Function."""
 
     name: str
     index: int
@@ -69,6 +74,7 @@ class ModuleCall:
     shape: tuple[int, ...]
     values: tuple[tuple[Any, int], ...]
     end: int
+    inside: bool = False
 
 
 class Recorder(TorchFunctionMode):
@@ -95,6 +101,7 @@ class Recorder(TorchFunctionMode):
         self._calls: list[tuple[int, Call]] = []
         self._origins: dict[int, tuple[weakref.ref[torch.Tensor], tuple[Origin, ...]]] = {}
         self._entered: list[Location | None] = []
+        self._in_cpp: tuple[str, int, tuple[Origin, ...]] | None = None
         self.module_calls: list[ModuleCall] = []
         self.cuts: list[Origin] = []
         self.cut_leaves: list[tuple[torch.Tensor, Origin]] = []
@@ -106,10 +113,14 @@ class Recorder(TorchFunctionMode):
                 self._origins[id(tensor)] = (weakref.ref(tensor), (Origin(name=name),))
 
     def __enter__(self) -> Recorder:
-        for module in self._names:
-            self._handles.append(module.register_forward_pre_hook(self._enter_module))
-            self._handles.append(module.register_forward_hook(self._leave_module))
+        for module in self._names:  # through nn.Module: a ScriptModule refuses hooks by name, and runs them where Python calls it
+            self._handles.append(torch.nn.Module.register_forward_pre_hook(module, self._enter_module))
+            self._handles.append(torch.nn.Module.register_forward_hook(module, self._leave_module))
         super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
+        """A model may copy its own modules in the forward, hooks and all; what the copies do belongs to whoever called them."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -144,26 +155,48 @@ class Recorder(TorchFunctionMode):
             self._spans.append(self._stack)
 
     def _enter_module(self, module: torch.nn.Module, args: object) -> None:
-        name = self._names[module]
+        name = self._names.get(module)
+        if name is None:
+            return
         index = self._counts.get(name, 0)
         self._counts[name] = index + 1
         self._stack = (*self._stack, (name, index))
         self._entered.append(_user_location())
         self._mark()
+        if self._in_cpp is None and runs_in_cpp(module):
+            given = self._origins_of(args if isinstance(args, tuple) else (), None)
+            anything = (o for _, origins in self._origins.values() for o in origins if o.name)  # hooks do not see what is given by keyword
+            self._in_cpp = (name, _sequence(), given or tuple(anything))
+
+    def _note_script(self, name: str) -> None:
+        """A ScriptModule that only C++ can run is one call: everything in it may have been computed from its untracked inputs."""
+        if self._in_cpp is None or self._in_cpp[0] != name:
+            return
+        _, start, origins = self._in_cpp
+        self._in_cpp = None
+        if _sequence() > start:
+            frozen = tuple(n for n in self._frozen.values() if n.startswith(f"{name}." if name else ""))
+            self._call_starts.append(start)
+            self._calls.append((_sequence(), Call(name="TorchScript", location=self._entered[-1], origins=origins, frozen=frozen)))
 
     def _leave_module(self, module: torch.nn.Module, args: object, output: object) -> None:
+        name = self._names.get(module)
+        if name is None:
+            return
         with torch._C.DisableTorchFunction():
-            name, index = self._names[module], self._unwind(self._names[module])
-            found = [t for _, t in tensors(output, "output") if _differentiable(t)]
+            index = self._unwind(name)
+            self._note_script(name)
+            found = [_outside(t) for _, t in tensors(output, "output") if _differentiable(t)]
             tracked = [t for t in found if t.grad_fn is not None]
             self.module_calls.append(
                 ModuleCall(
                     name=name,
                     index=index,
                     location=self._entered[-1],
-                    shape=tuple(found[0].shape) if found else (),
+                    shape=sizes(found[0]) if found else (),
                     values=tuple((t.grad_fn, t.output_nr) for t in tracked),
                     end=_sequence(),
+                    inside=not tracked and _in_function(),
                 )
             )
         self._entered.pop()
@@ -205,7 +238,7 @@ class Recorder(TorchFunctionMode):
                 found.append(Origin(source=(tensor.grad_fn, tensor.output_nr), cut=cut, location=_user_location(), ops=(_name(func),)))
                 self.cuts.extend(found[-1:] if cut else ())
             elif tensor.requires_grad:
-                self.cut_leaves.append((tensor, Origin(cut=True, location=_user_location(), ops=(_name(func),))))
+                self.cut_leaves.append((tensor, Origin(cut=True, location=_user_location(), ops=(_name(func),), at=_sequence() if _in_function() else -1)))
             else:
                 cut = _differentiable(out)
                 found.extend(replace(o, cut=o.cut and cut, ops=(*o.ops, _name(func))[-_DEPTH:]) for o in self._lookup(tensor))
@@ -220,6 +253,14 @@ class Recorder(TorchFunctionMode):
         return tuple(o for t in _arguments(args, kwargs) for o in self._lookup(t))
 
 
+def _outside(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the tape behind those that torch.func's transforms (vmap, grad, jvp) hand to the functions inside them."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def _differentiable(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
@@ -232,13 +273,19 @@ def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Iterator
             yield from (a for a in arg if isinstance(a, torch.Tensor))
 
 
+def _operator(func: object) -> str:
+    """The bare name of an operator that is called as exported programs and TorchScript call it (`aten.add_.Tensor` is add_); else empty."""
+    packet = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else func
+    return packet.__name__ if isinstance(packet, torch._ops.OpOverloadPacket) else ""
+
+
 _names: dict[object, str] = {}
 
 
 def _name(func: Callable[..., Any]) -> str:
     name = _names.get(func)
     if name is None:
-        full = resolve_name(func) or getattr(func, "__name__", "function")
+        full = _operator(func) or resolve_name(func) or getattr(func, "__name__", "function")
         name = _names[func] = full.removesuffix(".__get__").rsplit(".", 1)[-1]
     return name
 
@@ -249,7 +296,7 @@ _in_place: dict[object, bool] = {}
 def _writes(func: Callable[..., Any], kwargs: dict[str, Any] | None) -> bool:
     known = _in_place.get(func)
     if known is None:
-        name = getattr(func, "__name__", "")
+        name = _operator(func) or getattr(func, "__name__", "")
         known = _in_place[func] = (name.endswith("_") and not name.endswith("__")) or name in _WRITING_METHODS
     return known or (kwargs is not None and any(kwargs.get(word) is not None and kwargs[word] is not False for word in _WRITING_WORDS))
 
@@ -260,9 +307,22 @@ _frame_kinds: dict[CodeType, int] = {}
 
 def _frame_kind(code: CodeType) -> int:
     file = code.co_filename
-    if file == __file__ or file.startswith((_TORCH, "<frozen", "<string>")):
+    if file == __file__ or file.startswith(_PLUMBING):
         return _SKIP
     return _STOP if file.startswith(_SELF) and not file.startswith(_ZOO) else _USER
+
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
+
+def _in_function() -> bool:
+    """Whether the forward of a custom autograd.Function is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _user_location() -> Location | None:

@@ -30,6 +30,8 @@ def inner(a: Tensor, b: Tensor, samples: int, *, exact: bool = True) -> Tensor:
     Returns:
         [samples], float64, on the tensors' device.
     """
+    if a.layout is torch.jagged and samples > 1:
+        return _ragged_inner(a, b)
     same = b is a
     a = _real(a)
     b = a if same else _real(b)
@@ -43,6 +45,13 @@ def inner(a: Tensor, b: Tensor, samples: int, *, exact: bool = True) -> Tensor:
     rows = zip(*(t.reshape(samples, -1) for t in _aligned(a, b)), strict=True)
     dot = _wide_dot if exact else _dot
     return torch.tensor([sum(dot(x, y) for x, y in _chunks(p, q)) for p, q in rows], dtype=torch.float64)
+
+
+def _ragged_inner(a: Tensor, b: Tensor) -> Tensor:
+    """The same for nested tensors, whose samples have lengths of their own."""
+    left, right = (_real(t).double() for t in (a, b))
+    rows = (left * right).reshape(left.shape[0], -1).sum(dim=1)
+    return torch.segment_reduce(rows, "sum", offsets=a.detach().offsets())  # type: ignore[attr-defined]
 
 
 def products(pairs: Sequence[tuple[Tensor, Tensor]], total: Tensor, parts: Sequence[Tensor]) -> Tensor:
@@ -114,10 +123,18 @@ def _census_on_cpu(grad: Tensor) -> Tensor:
 
 
 def _real(a: Tensor) -> Tensor:
-    a = a.detach()
-    if a.is_sparse:
-        a = a.coalesce().values()
+    a = _plain(a.detach())
     return torch.view_as_real(a.resolve_conj()) if a.is_complex() else a
+
+
+def _plain(a: Tensor) -> Tensor:
+    """The numbers that are held, as an ordinary tensor: the values of a sparse or nested one, the content of a wrapper."""
+    if a.layout is not torch.strided:
+        a = a.coalesce().values() if a.layout is torch.sparse_coo else a.values()
+    if type(a).__torch_dispatch__ is Tensor.__torch_dispatch__:
+        return a
+    whole = getattr(a, "full_tensor", None)  # a DTensor refuses to meet ordinary tensors
+    return whole() if whole is not None else torch.empty(a.shape, dtype=a.dtype, device=a.device).copy_(a)
 
 
 def _aligned(*tensors: Tensor) -> tuple[Tensor, ...]:
