@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
@@ -10,7 +11,7 @@ from gradflow.records import Finding, Highway, Layer, Location, Severity, Skip, 
 from gradflow.rules import MOST_DECADES, RULES
 
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
-_TRANSFORMING = ("norm", "projection", "detached")  # their scale is data's and weights', not a factor that someone wrote
+_TRANSFORMING = ("norm", "projection", "detached", "streams")  # their scale is data's and weights', not a factor that someone wrote
 _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
 _MOST_ALLOWANCE = 3.0  # decades
 _LIVE = 0.3  # of the gradient at its join: a skip that passes on more is alive
@@ -252,8 +253,8 @@ def _blame(highway: Highway, skips: Sequence[Skip], severity: Severity) -> tuple
     """A highway on which every defined λ is 1 loses its gradient on the trunk. Where the trunk has weights or routes tokens (a class token joined late),
     that is the architecture and at most a warning, or a note where routing alone leaves nothing."""
     on = {*highway.skips}
-    if len({*highway.skips}) == 1 and len(highway.skips) > 1:
-        severity = "warning" if severity == "error" else severity  # one cell in a loop: forgetting over many steps is what its gate is for
+    if all(calls > 1 for calls in Counter(highway.skips).values()):
+        severity = "warning" if severity == "error" else severity  # cells in loops: forgetting over many steps is what their gates are for
     identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
     trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on for op in s.path_ops)}
     if not identities or not highway.trunk_ops:

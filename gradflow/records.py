@@ -17,7 +17,7 @@ SCHEMA = "gradflow/report/v1"
 Severity = Literal["error", "warning", "info"]
 Verdict = Literal["healthy", "warnings", "sick"]
 Form = Literal["add", "concat"]
-Kind = Literal["identity", "scaled", "gated", "projection", "pooled", "norm", "dropout", "concat", "detached"]
+Kind = Literal["identity", "scaled", "gated", "projection", "pooled", "norm", "dropout", "concat", "detached", "streams"]
 Status = Literal["measured", "frozen", "unreached"]
 
 
@@ -177,7 +177,7 @@ class Skip(_Measured):
         branch: module path of the bypassed branch.
         location: the user's line of the join.
         bypassed_layers: weighted layers on the longest path through the branch.
-        lam: λ̂ = Σ⟨s,g⟩/Σ⟨g,g⟩, the pooled least-squares scalar, with g in the fork's layout.
+        lam: λ̂ = Σ⟨s,g⟩/Σ⟨g,g⟩, the pooled least-squares scalar, with g in the fork's layout, over the calls where it is defined.
         lam_low, lam_high: 95 % bootstrap interval of `lam` over samples.
         n_eff: (Σw)²/Σw² with w = ‖gᵢ‖² over samples i.
         lam_full: λ̂ of the path with its gates differentiated as well; equals `lam` where nothing gates.
@@ -190,27 +190,13 @@ class Skip(_Measured):
         highway_gain: ‖h at the fork‖/‖g at the highway's last join‖.
         highway_share: ⟨h,t⟩/‖t‖² at the fork.
         ledger_error: ‖t − (s + f + others)‖/‖t‖.
-        trend: `lam` of each call, first call first, where there are several.
+        trend: `lam` of each call, first call first, where there are several; null where that call's is not defined.
     """
 
-    optional = frozenset(
-        {
-            "lam",
-            "lam_low",
-            "lam_high",
-            "n_eff",
-            "lam_full",
-            "misfit",
-            "gain",
-            "branch_gain",
-            "total_gain",
-            "cos_skip_branch",
-            "bound_holds",
-            "highway_gain",
-            "highway_share",
-            "ledger_error",
-        }
-    )
+    optional = frozenset({
+        "lam", "lam_low", "lam_high", "n_eff", "lam_full", "misfit", "gain", "branch_gain", "total_gain", "cos_skip_branch", "bound_holds",
+        "highway_gain", "highway_share", "ledger_error",
+    })  # fmt: skip
 
     id: str
     name: str
@@ -239,7 +225,7 @@ class Skip(_Measured):
     highway_gain: float | None
     highway_share: float | None
     ledger_error: float | None
-    trend: Sequence[float] = ()
+    trend: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +252,29 @@ class Highway(_Measured):
     total_gain: float | None
     top_gain: float | None
     fork_gains: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opaque:
+    """A part of the model that is one operator of the tape: skips and layers inside it are not seen; what enters and leaves it is measured.
+
+    Attributes:
+        name: module path in which it runs.
+        operator: the tape's name of it, or the class of a custom autograd.Function.
+        reason: what it is.
+        fix: how to see inside.
+        calls: how many of it the forward made.
+        parameters: names of the parameters that feed it or are used inside it.
+        location: the user's line that calls it, or where its function is defined.
+    """
+
+    name: str
+    operator: str
+    reason: str
+    fix: str
+    calls: int
+    parameters: Sequence[str]
+    location: Location | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +306,7 @@ class Report:
     """Everything that one profile found; every output format is a view of it.
 
     Attributes:
+        opaque: what could not be seen; empty where everything was.
         findings: worst first.
         verdict: "sick" with an error-level finding, "warnings" with a warning, else "healthy".
         severity: decades of gradient lost or gained beyond the limits; 0 when nothing is wrong.
@@ -312,6 +322,7 @@ class Report:
     findings: Sequence[Finding]
     verdict: Verdict
     severity: float
+    opaque: Sequence[Opaque] = ()
     schema: str = SCHEMA
 
     def to_json(self) -> str:

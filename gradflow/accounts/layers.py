@@ -12,6 +12,7 @@ from gradflow.accounts.closing import closing_parameters
 from gradflow.accounts.reach import Reach
 from gradflow.observe import Observation, parameter_users
 from gradflow.records import Layer, Location, Parameter
+from gradflow.subject.structure import class_name
 from gradflow.sums import GradientSums
 from gradflow.tape import Value
 
@@ -87,18 +88,18 @@ def _layer(
     read = [observation.readings.values[v] for v in dict.fromkeys(row.values) if v in observation.readings.values]
     sums = sum(read, GradientSums())
     prefix = f"{row.name}." if row.name else ""
-    own = [prefix + n for n, p in module._parameters.items() if p is not None and prefix + n in weights]
-    measured, undefined = _gradient(sums, observation.loss_scale, output, reach.of_layer(row.calls, row.values) if not read else "")
+    own = [(n, p) for n, p in module._parameters.items() if p is not None and prefix + n in weights]
+    measured, undefined = _gradient(sums, observation.loss_scale, output, reach.of_layer(row.name, row.calls, row.values) if not read else "")
     return Layer(
-        name=row.name or f"({type(module).__name__})",
-        type=type(module).__name__,
+        name=row.name or f"({class_name(module)})",
+        type=class_name(module),
         calls=row.calls,
         depth=depth,
         location=row.location,
         output_shape=row.shape,
         **measured,  # type: ignore[arg-type]
         closed_by=next((closing[v] for v in row.values if v in closing), "") if read else "",
-        parameters=tuple(_parameter(n, module.get_parameter(n.removeprefix(prefix)), observation, weights[n], reach) for n in own),
+        parameters=tuple(_parameter(prefix + n, p, observation, weights[prefix + n], reach) for n, p in own),
         undefined=undefined,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from gradflow.accounts.opaque import running_inside
 from gradflow.observe import Observation
 from gradflow.recorder import Origin
 from gradflow.tape import Value
@@ -17,14 +18,18 @@ class Reach:
     def __init__(self, observation: Observation, model: nn.Module) -> None:
         self._observation = observation
         self._called = {call.name for call in observation.module_calls}
+        self._leading = {call.name for call in observation.module_calls if any(v in observation.tape.nodes for v in call.values)}
         self._on_tape = {n.meta["parameter"] for n in observation.tape.graph.nodes if n.op == "get_attr"}
         self._names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
         self._cut: dict[str, str] | None = None
+        self._inside = running_inside(observation)
 
-    def of_layer(self, calls: int, values: Sequence[Value]) -> str:
+    def of_layer(self, name: str, calls: int, values: Sequence[Value]) -> str:
         """Why no gradient was read at a layer's output."""
         if not calls:
             return "it was not called in the forward pass"
+        if not values and name in self._inside:
+            return f"it runs inside {self._inside[name]}, a custom autograd.Function: its output is not on the tape"
         if not values:
             return "its output is not on the tape: no trainable parameter or differentiable input leads to it, or no_grad() or detach() cuts it"
         if not any(v in self._observation.tape.nodes for v in values):
@@ -35,10 +40,14 @@ class Reach:
         """Why a trainable parameter got no gradient."""
         if name in self._on_tape:
             return "an operator on its way to the loss sent no gradient back"
+        if name in self._inside:
+            return f"it is used inside {self._inside[name]}, a custom autograd.Function whose backward sent it no gradient"
         cut = self._cuts().get(name)
         if cut:
             return f"cut by {cut}"
         owner = name.rpartition(".")[0]
+        if owner in self._leading:
+            return "its module does not use it on the way to the loss"
         return "its module's output does not lead to the loss" if owner in self._called else "its module was not called in the forward pass"
 
     def _cuts(self) -> dict[str, str]:

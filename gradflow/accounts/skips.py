@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,17 +32,35 @@ class Site:
 
 def sites(skips: Sequence[SkipPath], model_class: str) -> tuple[Site, ...]:
     """The skips grouped by site, in the order of their first calls; `calls` are positions in `skips`."""
-    groups: dict[object, list[int]] = {}
+    groups: dict[object, list[list[int]]] = {}
     for i, skip in enumerate(skips):
         path = tuple(name for name, _ in skip.join.meta.get("call", ()))
-        groups.setdefault((path, skip.join.meta.get("location"), skip.operand, skip.kind, skip.form, skip.parameters), []).append(i)
-    names = [module_path(skips[calls[0]]) or f"({model_class})" for calls in groups.values()]
+        here = groups.setdefault((path, skip.join.meta.get("location"), skip.operand, skip.kind, skip.form), [])
+        site = next((calls for calls in here if _same_layers(skips[calls[-1]], skip)), None)
+        if site is None:
+            here.append(site := [])
+        site.append(i)
+    merged = sorted((calls for here in groups.values() for calls in here), key=lambda calls: calls[0])
+    names = [module_path(skips[calls[0]]) or f"({model_class})" for calls in merged]
     several, number = Counter(names), Counter[str]()
     found = []
-    for name, calls in zip(names, groups.values(), strict=True):
+    for name, calls in zip(names, merged, strict=True):
         number[name] += 1
         found.append(Site(id=name if several[name] == 1 else f"{name}#{number[name]}", name=name, calls=tuple(calls)))
     return tuple(found)
+
+
+def _same_layers(one: SkipPath, other: SkipPath) -> bool:
+    """Whether two branches use the same parameters, but for those of one module that a loop's first step does with or without: its state is made of
+    parameters alone, or of nothing."""
+    nested = one.ending <= other.ending or other.ending <= one.ending
+    return one.ending == other.ending or (nested and _owners(one) == _owners(other))
+
+
+def _owners(skip: SkipPath) -> set[str]:
+    """The modules of its branch's parameters; each member of a ParameterList stands for itself."""
+    split = ((name, *name.rpartition(".")) for name in skip.ending)
+    return {name if last.isdigit() else owner for name, owner, _, last in split}
 
 
 def module_path(skip: SkipPath) -> str:
@@ -61,26 +80,42 @@ def _skip(site: Site, observation: Observation, rows: Sequence[Row], tops: dict[
     read = [(i, s) for i in site.calls if (s := observation.readings.skips[i]) is not None]
     measures, undefined = _measure(path, [s for _, s in read], observation.samples, seed)
     _add_highway(measures, undefined, read, tops)
-    trend = tuple(lam for _, s in read if (lam := s.lam) is not None) if len(site.calls) > 1 else ()
-    location = path.cut if path.kind == "detached" and path.cut else path.join.meta.get("location")
+    trend = tuple(_call_lam(observation.readings.skips[i]) for i in site.calls) if len(site.calls) > 1 else ()
     return Skip(
-        id=site.id,
-        name=site.name,
-        fork=path.fork.name,
-        join=path.join.name,
+        **structure(path, site),
         fork_depth=_depth(rows, path.fork),
         join_depth=_depth(rows, path.join),
-        form=path.form,
-        kind=path.kind,
-        path_ops=tuple(op.removeprefix("native_") for op in path.path_ops),
-        branch=_branch(path, site.name),
-        location=location if isinstance(location, Location) else None,
         calls=len(site.calls),
-        bypassed_layers=path.bypassed_layers,
-        trend=trend if all(math.isfinite(x) for x in trend) else (),
+        trend=trend,
         undefined=undefined,
         **measures,  # type: ignore[arg-type]
     )
+
+
+def _call_lam(call: SkipSums | None) -> float | None:
+    return None if call is None or call.lam is None else _finite(call.lam)
+
+
+def structure(path: SkipPath, site: Site) -> dict[str, Any]:
+    """What a record of a skip says without a gradient, by field."""
+    location = path.cut if path.kind == "detached" and path.cut else path.join.meta.get("location")
+    return {
+        "id": site.id,
+        "name": site.name,
+        "fork": path.fork.name,
+        "join": path.join.name,
+        "form": path.form,
+        "kind": path.kind,
+        "path_ops": tuple(op.removeprefix("native_") for op in path.path_ops),
+        "branch": _branch(path, site.name),
+        "location": location if isinstance(location, Location) else None,
+        "bypassed_layers": path.bypassed_layers,
+    }
+
+
+def highway_name(ids: Sequence[str]) -> str:
+    """From the first skip to the last."""
+    return ids[0] if ids[0] == ids[-1] else f"{ids[0]} … {ids[-1]}"
 
 
 def _depth(rows: Sequence[Row], node: object) -> int:
@@ -108,7 +143,10 @@ def _measure(path: SkipPath, calls: list[SkipSums], samples: int, seed: int) -> 
     _put(measures, undefined, "cos_skip_branch", _clip(float(sf.sum()) / (s * f)) if s * f > 0 else None, "the skip or the branch sends back exactly 0")
     _put(measures, undefined, "bound_holds", bool(t >= s * (1 - 1e-12)), "")
     _put(measures, undefined, "ledger_error", ledger / max(t, s, f) if max(t, s, f) > 0 else 0.0, "")
-    _put_lambda(measures, undefined, path, calls, s)
+    if path.entangled:
+        measures.update(branch_gain=None, cos_skip_branch=None)
+        undefined |= dict.fromkeys(("branch_gain", "cos_skip_branch"), "the skip and the branch leave the fork by one edge: a split, or a mixture of streams")
+    _put_lambda(measures, undefined, path, calls)
     _put_interval(measures, undefined, path, calls, gg, samples, seed)
     return measures, undefined
 
@@ -119,8 +157,9 @@ def _put(measures: Measures, undefined: dict[str, str], name: str, value: float 
         undefined[name] = reason
 
 
-def _put_lambda(measures: Measures, undefined: dict[str, str], path: SkipPath, calls: list[SkipSums], s: float) -> None:
-    if any(c.rr is None for c in calls):
+def _put_lambda(measures: Measures, undefined: dict[str, str], path: SkipPath, calls: list[SkipSums]) -> None:
+    calls = [c for c in calls if c.rr is not None]  # a packed sequence narrows the batch at some steps of the loop
+    if not calls:
         if path.form == "concat":
             reason = "a concatenation: the join is wider than the fork; the gain is defined"
         elif _shape(path.fork) != _shape(path.join):
@@ -129,7 +168,7 @@ def _put_lambda(measures: Measures, undefined: dict[str, str], path: SkipPath, c
             reason = "the path does not keep the coordinates; the gain is defined"
         undefined |= dict.fromkeys(("lam", "lam_full", "misfit"), reason)
         return
-    rr, sr = (float(total([getattr(c, k) for c in calls]).sum()) for k in ("rr", "sr"))
+    rr, sr, ss = (float(total([getattr(c, k) for c in calls]).sum()) for k in ("rr", "sr", "ss"))
     if not rr > 0:
         undefined |= dict.fromkeys(("lam", "lam_full", "misfit"), "the gradient at the join is exactly 0")
         return
@@ -138,8 +177,8 @@ def _put_lambda(measures: Measures, undefined: dict[str, str], path: SkipPath, c
     measures["lam"] = lam
     gated = Role.MULTIPLY in path.roles
     whole = float(total(full).sum()) / rr if len(full) == len(calls) else None if gated else lam
-    _put(measures, undefined, "lam_full", whole, "lerp's gate is one edge of the tape for both of its operands")
-    _put(measures, undefined, "misfit", min(1.0, math.sqrt(misfit_squared(calls, lam)) / s) if s > 0 else None, "the skip sends back exactly 0")
+    _put(measures, undefined, "lam_full", whole, "the gate of an interpolation weighs the branch as well: its own derivative is not the skip's alone")
+    _put(measures, undefined, "misfit", min(1.0, math.sqrt(misfit_squared(calls, lam) / ss)) if ss > 0 else None, "the skip sends back exactly 0")
 
 
 def _put_interval(measures: Measures, undefined: dict[str, str], path: SkipPath, calls: list[SkipSums], gg: Floats, samples: int, seed: int) -> None:
@@ -231,10 +270,10 @@ def _highway(
     reason = "the gradient at the last join is exactly 0" if not top > 0 else "the gradient is not finite"
     undefined |= {k: reason for k, v in (("gain", gain), ("total_gain", arriving)) if v is None}
     undefined |= {} if above is not None else {"top_gain": "the gradient at the model's output is not a positive number"}
-    first, last = on[0].id, on[-1].id
+    ids = tuple(site.id for site in on)
     return Highway(
-        name=first if first == last else f"{first} … {last}",
-        skips=tuple(site.id for site in on),
+        name=highway_name(ids),
+        skips=ids,
         trunk_ops=tuple(op.removeprefix("native_") for op in trunk_ops),
         product_of_lambdas=product,
         gain=gain,
