@@ -1,6 +1,6 @@
 """gradflow: does the gradient reach every layer, and if not, which connection is to blame?
 
-`import gradflow` does not import torch; `gradflow.profile` does, when it is first used.
+`import gradflow` does not import torch; `gradflow.profile` and `gradflow.graph` do, when they are first used.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from gradflow.records import Report
 
 if TYPE_CHECKING:
-    from gradflow.profiling import profile
+    from gradflow.profiling import graph, profile
 
 __version__ = "0.1.0"
-__all__ = ["Report", "__version__", "profile"]
+__all__ = ["Report", "__version__", "graph", "profile"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "profile":
-        return import_module("gradflow.profiling").profile
+    if name in ("graph", "profile"):
+        return getattr(import_module("gradflow.profiling"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -13,7 +15,9 @@ import gradflow
 from gradflow import errors
 
 if TYPE_CHECKING:
-    from gradflow.records import Report
+    from gradflow.profiling import Options
+
+_FILE_WIDTH = 160
 
 app = typer.Typer(
     name="gradflow",
@@ -36,23 +40,38 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
+TargetName = Annotated[str, typer.Argument(help="model.py[:NAME], package.module:NAME, torchvision:NAME, timm:NAME, hf:MODEL_TYPE, hf:DIR or a saved model.")]
+Arguments = Annotated[list[str] | None, typer.Option(help="Argument of the builder, or field of the config, as name=value; may be repeated.")]
+Weights = Annotated[Path | None, typer.Option(help="State dict to load (.pt without pickled code, or .safetensors).")]
+Inputs = Annotated[list[str] | None, typer.Option(help="8x3x224x224, x=float32[4,16] or ids=int64[2,128]<50257; may be repeated.")]
+BatchFile = Annotated[Path | None, typer.Option(help="File with the batch: .pt, .npz or .safetensors.")]
+LossName = Annotated[str | None, typer.Option(help="probe, cross_entropy, mse, …; by default the file's or the model's own, else probe.")]
+Device = Annotated[str, typer.Option(help="Where to run, e.g. cpu or cuda:0.")]
+Dtype = Annotated[str | None, typer.Option(help="Cast the model to float32, float64, bfloat16 or float16.")]
+Amp = Annotated[str | None, typer.Option(help="Run the forward under autocast: bf16 or fp16.")]
+Evaluate = Annotated[bool, typer.Option("--eval", help="Run in eval mode.")]
+Seed = Annotated[int, typer.Option(help="For weights, inputs, dropout and everything else drawn at random.", min=0)]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow files that run code when they are loaded.")]
+All = Annotated[bool, typer.Option("--all", help="Show every row: fold nothing.")]
+
+
 @app.command()
 def profile(
-    target: Annotated[str, typer.Argument(help="model.py, model.py:NAME, package.module:NAME, torchvision:NAME, timm:NAME, hf:MODEL_TYPE or hf:DIR.")],
-    arg: Annotated[list[str] | None, typer.Option(help="Argument of the builder, or field of the config, as name=value; may be repeated.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="State dict to load (.pt without pickled code, or .safetensors).")] = None,
-    input: Annotated[list[str] | None, typer.Option(help="8x3x224x224, x=float32[4,16] or ids=int64[2,128]<50257; may be repeated.")] = None,
-    batch: Annotated[Path | None, typer.Option(help="File with the batch: .pt, .npz or .safetensors.")] = None,
-    loss: Annotated[str | None, typer.Option(help="probe, cross_entropy, mse, …; by default the file's or the model's own, else probe.")] = None,
-    device: Annotated[str, typer.Option(help="Where to run, e.g. cpu or cuda:0.")] = "cpu",
-    dtype: Annotated[str | None, typer.Option(help="Cast the model to float32, float64, bfloat16 or float16.")] = None,
-    amp: Annotated[str | None, typer.Option(help="Run the forward under autocast: bf16 or fp16.")] = None,
-    eval: Annotated[bool, typer.Option("--eval", help="Profile in eval mode.")] = False,
-    seed: Annotated[int, typer.Option(help="For weights, inputs, dropout and everything else drawn at random.", min=0)] = 0,
-    trust: Annotated[bool, typer.Option("--trust", help="Allow files that run code when they are loaded.")] = False,
+    target: TargetName,
+    arg: Arguments = None,
+    weights: Weights = None,
+    input: Inputs = None,
+    batch: BatchFile = None,
+    loss: LossName = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    amp: Amp = None,
+    eval: Evaluate = False,
+    seed: Seed = 0,
+    trust: Trust = False,
     png: Annotated[Path | None, typer.Option(help="Write the picture to this .png file; - for standard output.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file; - for standard output.")] = None,
-    all: Annotated[bool, typer.Option("--all", help="Show every row: fold nothing.")] = False,
+    all: All = False,
 ) -> None:
     """Run one batch forward and back, and report vanishing or exploding layers, every skip with its λ, and the highway that the skips form.
 
@@ -62,10 +81,85 @@ def profile(
         raise errors.UsageError(option="--png", value=png, expected="a name that ends in .png")
     for file in (png, json):
         _check_writable(file)
-    from gradflow.profiling import Options, profile_target
+    from gradflow.profiling import profile_target
+
+    report = profile_target(target, _options(arg, weights, input, batch, loss, device, dtype, amp, eval, seed, trust))
+    to_stdout = Path("-") in (json, png)
+
+    def text(width: int, color: bool) -> str:
+        from gradflow.render import terminal
+
+        return terminal.render(report, width=width, color=color, unfold=all, links=color)
+
+    _show(text, sys.stderr if to_stdout else sys.stdout)
+    if json is not None:
+        _write(json, report.to_json())
+    if png is not None:
+        from gradflow.render import png as picture
+
+        _write(png, picture.render(report))
+    raise typer.Exit(1 if report.verdict == "sick" else 0)
+
+
+class GraphFormat(str, Enum):
+    """What `gradflow graph` can write."""
+
+    TABLE, CODE, DOT, JSON = "table", "code", "dot", "json"
+
+
+@app.command()
+def graph(
+    target: TargetName,
+    format: Annotated[GraphFormat, typer.Option(help="A table for people, FX code, Graphviz DOT, or JSON by docs/graph-v1.schema.json.")] = GraphFormat.TABLE,
+    output: Annotated[Path | None, typer.Option(help="Write to this file; - for standard output.")] = None,
+    arg: Arguments = None,
+    weights: Weights = None,
+    input: Inputs = None,
+    batch: BatchFile = None,
+    loss: LossName = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    amp: Amp = None,
+    eval: Evaluate = False,
+    seed: Seed = 0,
+    trust: Trust = False,
+    all: All = False,
+) -> None:
+    """Run one batch forward, and show the model's graph with the fork, the join and the kind of every skip. No backward pass is run.
+
+    Exit codes: 0, 2 the target, the input or the usage is wrong, 3 the model itself failed.
+    """
+    _check_writable(output)
+    from gradflow.profiling import graph_target
+
+    diagram = graph_target(target, _options(arg, weights, input, batch, loss, device, dtype, amp, eval, seed, trust))
+
+    def text(width: int, color: bool) -> str:
+        from gradflow.render.graph import code, dot, table
+
+        if format is GraphFormat.TABLE:
+            return table.render(diagram, width=width, color=color, unfold=all, links=color)
+        return diagram.to_json() if format is GraphFormat.JSON else code.render(diagram) if format is GraphFormat.CODE else dot.render(diagram, unfold=all)
+
+    if format is not GraphFormat.TABLE:
+        for note in diagram.notes:
+            typer.echo(f"note: {note}", err=True)
+    if output is not None and output != Path("-"):
+        _write(output, text(_FILE_WIDTH, False))
+    elif format is GraphFormat.TABLE:
+        _show(text, sys.stdout)
+    else:
+        _write(Path("-"), text(_FILE_WIDTH, False))
+
+
+def _options(
+    arg: list[str] | None, weights: Path | None, input: list[str] | None, batch: Path | None, loss: str | None,
+    device: str, dtype: str | None, amp: str | None, eval: bool, seed: int, trust: bool,
+) -> Options:  # fmt: skip
+    from gradflow.profiling import Options
     from gradflow.subject import parse_arguments
 
-    options = Options(
+    return Options(
         arguments=parse_arguments(arg or []),
         weights=weights,
         inputs=tuple(input or ()),
@@ -78,28 +172,28 @@ def profile(
         seed=seed,
         trust=trust,
     )
-    report = profile_target(target, options)
-    to_stdout = Path("-") in (json, png)
-    _show(report, unfold=all, to_stderr=to_stdout)
-    if json is not None:
-        _write(json, report.to_json().encode())
-    if png is not None:
-        from gradflow.render import png as picture
-
-        _write(png, picture.render(report))
-    raise typer.Exit(1 if report.verdict == "sick" else 0)
 
 
-def _show(report: Report, *, unfold: bool, to_stderr: bool) -> None:
+def _show(text: Callable[[int, bool], str], stream: TextIO) -> None:
+    """Print what `text` makes of the stream's width and colour."""
     from rich.console import Console
 
-    from gradflow.render import terminal
-
-    stream = sys.stderr if to_stderr else sys.stdout
     console = Console(file=stream)
     color = console.is_terminal and not console.no_color
-    text = terminal.render(report, width=console.width, color=color, unfold=unfold, links=color)
-    stream.write(text if text.endswith("\n") else text + "\n")
+    shown = text(console.width, color)
+    _put(stream, shown if shown.endswith("\n") else shown + "\n")
+
+
+def _put(stream: TextIO, content: str | bytes) -> None:
+    """Write to standard output or standard error. A reader that has seen enough (`| head`) is no failure: the exit code stays what it is."""
+    try:
+        if isinstance(content, bytes):
+            stream.buffer.write(content)
+        else:
+            stream.write(content)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _check_writable(file: Path | None) -> None:
@@ -119,12 +213,12 @@ def _check_writable(file: Path | None) -> None:
         raise errors.OutputFileError(file=str(file), reason="permission denied")
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write(file: Path, content: str | bytes) -> None:
     if file == Path("-"):
-        sys.stdout.buffer.write(content)
+        _put(sys.stdout, content)
         return
     try:
-        file.write_bytes(content)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
         raise errors.OutputFileError(file=str(file), reason=error.strerror or str(error)) from error
     typer.echo(f"wrote {file}", err=True)

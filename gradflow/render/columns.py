@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from rich.text import Text
 from gradflow.render.names import keep_end, shorten
 
 GAP = 2
+_LINK_ID = re.compile(r"\x1b\]8;id=[^;]*;")  # rich draws it at random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,3 +103,15 @@ def wrap(text: Text, width: int, indent: int = 0, label: str = "") -> list[Text]
         line.rstrip()
         out.append(head + line)
     return out
+
+
+def printed(lines: Sequence[Text], width: int, color: bool) -> str:
+    """The lines as one text, with escape codes only where `color` says so; the same lines give the same text."""
+    out = StringIO()
+    console = Console(
+        file=out, width=width, force_terminal=color, color_system="standard" if color else None, legacy_windows=False, no_color=not color,
+        highlight=False, markup=False, emoji=False, soft_wrap=True, _environ={},
+    )  # fmt: skip
+    for line in lines:
+        console.print(line, overflow="ignore", no_wrap=True, crop=False)
+    return _LINK_ID.sub("\x1b]8;;", out.getvalue())

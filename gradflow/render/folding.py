@@ -57,7 +57,7 @@ class _Row:
 
 def fold(items: Sequence[Item]) -> list[Group]:
     """`items` as groups, each item in exactly one, ordered by first member."""
-    rows = [_Row(_tokens(item.name), (i,)) for i, item in enumerate(items)]
+    rows = [_Row(tokens(item.name), (i,)) for i, item in enumerate(items)]
     deepest = max((len(row.tokens) for row in rows), default=0)
     for style in (_BARE, _NAMED):
         for position in reversed(range(deepest)):
@@ -70,7 +70,7 @@ def pattern(names: Iterable[str]) -> list[str]:
     return [group.name for group in fold([Item(name=name, key=None) for name in names])]
 
 
-def _tokens(name: str) -> tuple[Token, ...]:
+def tokens(name: str) -> tuple[Token, ...]:
     """`layer1.0.conv` -> ("layer", 1, ".", 0, ".conv"). A number with a leading zero is text: it could not be printed back."""
     tokens: list[Token] = []
     end = 0

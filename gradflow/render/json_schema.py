@@ -1,6 +1,7 @@
-"""The JSON Schema of a report, derived from the records and from nothing else: `python -m gradflow.render.json_schema` prints it.
+"""The JSON Schema of a report or of a graph, derived from the records and from nothing else.
 
-Every key that `Report.to_json` writes is required, so a reader of a valid report need not ask whether a key is there.
+`python -m gradflow.render.json_schema` prints the report's, with `graph` after it the graph's. Every key that `to_json` writes is required, so a reader of a
+valid file need not ask whether a key is there.
 """
 
 from __future__ import annotations
@@ -14,30 +15,31 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 
-from gradflow.records import SCHEMA, Report
+from gradflow.diagram import Diagram
+from gradflow.records import Report
 
 _SCALARS: Mapping[object, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _ATTRIBUTE = re.compile(r"^    (\w+(?:, \w+)*): (.*)$")
 _UNDEFINED = "Why each field that is null has no value: field name to reason. A field is null exactly when its name stands here."
-_FIXED = {"undefined": _UNDEFINED, "schema": "The format of the report, and its version."}
+_FIXED = {"undefined": _UNDEFINED, "schema": "The format of this file, and its version."}
+ROOTS: Mapping[str, type[Report] | type[Diagram]] = {"report": Report, "graph": Diagram}
 
 
-def schema() -> dict[str, object]:
-    """The schema in JSON Schema draft 2020-12."""
+def schema(root: type[Report] | type[Diagram] = Report) -> dict[str, object]:
+    """The schema of `root` in JSON Schema draft 2020-12."""
     records: dict[str, object] = {}
-    root = _record(Report, records)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:{SCHEMA.replace('/', ':')}",
-        "title": SCHEMA,
-        **root,
+        "$id": f"urn:{root.schema.replace('/', ':')}",
+        "title": root.schema,
+        **_record(root, records),
         "$defs": dict(sorted(records.items())),
     }
 
 
-def text() -> str:
-    """The schema as it stands in docs/report-v1.schema.json."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+def text(root: type[Report] | type[Diagram] = Report) -> str:
+    """The schema as it stands in docs/report-v1.schema.json or docs/graph-v1.schema.json."""
+    return json.dumps(schema(root), indent=2, ensure_ascii=False) + "\n"
 
 
 def _record(cls: type, records: dict[str, object]) -> dict[str, object]:
@@ -51,8 +53,8 @@ def _record(cls: type, records: dict[str, object]) -> dict[str, object]:
     if "undefined" in properties:
         optional = sorted(getattr(cls, "optional", ()))
         properties["undefined"] = {**_known(properties["undefined"]), "propertyNames": {"enum": optional}}
-    if cls is Report:
-        properties["schema"] = {"description": _FIXED["schema"], "const": SCHEMA}
+    if cls in ROOTS.values():
+        properties["schema"] = {"description": _FIXED["schema"], "const": vars(cls)["schema"]}
     return {"description": summary, "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
@@ -103,4 +105,4 @@ def _union(options: Sequence[dict[str, object]], nullable: bool) -> dict[str, ob
 
 
 if __name__ == "__main__":
-    sys.stdout.write(text())
+    sys.stdout.write(text(ROOTS[sys.argv[1] if len(sys.argv) > 1 else "report"]))

@@ -22,7 +22,7 @@ from gradflow.render.summary import alarms
 
 KINDS = {
     "identity": "#0072B2", "scaled": "#56B4E9", "gated": "#CC79A7", "projection": "#E69F00", "pooled": "#999999",
-    "norm": "#8C6D1F", "dropout": "#7F3C8D", "concat": "#009E73", "detached": "#1b1b1b",
+    "norm": "#8C6D1F", "dropout": "#7F3C8D", "concat": "#009E73", "detached": "#1b1b1b", "streams": "#CC79A7",
 }  # fmt: skip
 SKIP, BRANCH = "#0072B2", "#D55E00"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from gradflow.records import Finding, Highway, Layer, Parameter, Report, Skip
+from gradflow.records import Finding, Highway, Layer, Opaque, Parameter, Report, Skip
 from gradflow.render import folding
 from gradflow.render.names import clean
 from gradflow.render.numbers import count, decades, number
@@ -39,12 +39,12 @@ def inputs(report: Report) -> list[str]:
 
 
 def is_complete(report: Report) -> bool:
-    """Whether every layer and every trainable parameter was measured."""
-    return all(layer.grad_norm is not None for layer in report.layers) and all(p.status != "unreached" for p in _parameters(report))
+    """Whether every layer and every trainable parameter was measured, and no part of the model is opaque."""
+    return not report.opaque and all(layer.grad_norm is not None for layer in report.layers) and all(p.status != "unreached" for p in _parameters(report))
 
 
 def coverage(report: Report) -> str:
-    """`84 of 84 layers measured; 159 of 161 parameters measured, 2 unreached: head.weight, head.bias (not used by the loss)`."""
+    """`84 of 84 layers measured; 159 of 161 parameters measured, 2 unreached: head.weight, head.bias (not used by the loss); 1 opaque: lstm (…)`."""
     layers, parameters = report.layers, _parameters(report)
     missed = [layer for layer in layers if layer.grad_norm is None]
     line = f"{len(layers) - len(missed)} of {len(layers)} layers measured"
@@ -57,7 +57,18 @@ def coverage(report: Report) -> str:
     if statuses["unreached"]:
         unreached = ((p.name, p.undefined.get("grad_norm", "no gradient came")) for p in parameters if p.status == "unreached")
         line += f", {statuses['unreached']} unreached: {_named(unreached)}"
-    return line
+    return f"{line}; {_opaque(report.opaque)}" if report.opaque else line
+
+
+def _opaque(parts: Sequence[Opaque]) -> str:
+    """`2 opaque: encoder.lstm, decoder.lstm (mkldnn_rnn_layer): skips and layers inside are not seen; to see them, …`."""
+    names: dict[str, list[str]] = {}
+    for part in parts:
+        names.setdefault(part.operator, []).append(part.name)
+    shown = [f"{listed(folding.pattern(of))} ({clean(operator)})" for operator, of in list(names.items())[:MANY]]
+    more = f"; and {len(names) - MANY} more operators" if len(names) > MANY else ""
+    fixes = "; ".join(list(dict.fromkeys(clean(part.fix) for part in parts))[:MANY])
+    return f"{len(parts)} opaque: {'; '.join(shown)}{more}: skips and layers inside are not seen; {fixes}"
 
 
 def worst_layer(report: Report) -> Layer | None:
@@ -112,10 +123,9 @@ def closed(report: Report) -> str:
 
 
 def verdict(report: Report) -> str:
-    """`severity 13.3 decades`, or the number of findings where severity is 0."""
-    if report.severity:
-        return f"severity {number(report.severity, 3)} decades"
-    return "severity 0"
+    """`severity 13.3 decades`, and how many parts it does not speak for."""
+    unseen = f", {plural(len(report.opaque), 'part')} not seen" if report.opaque else ""
+    return (f"severity {number(report.severity, 3)} decades" if report.severity else "severity 0") + unseen
 
 
 def plural(number_of: int, noun: str) -> str:

@@ -13,10 +13,12 @@ from gradflow.records import Highway, Layer, Location, Report, Skip
 from gradflow.render import folding
 from gradflow.render.columns import Column, lay_out, wrap
 from gradflow.render.names import clean, link, place
-from gradflow.render.numbers import UNDEFINED, decades, percent, span
+from gradflow.render.numbers import BARS, UNDEFINED, decades, percent, span
 from gradflow.render.summary import alarms, closed, plural
 
 MOST_ROWS = 30
+_MOST_LOOPS = 4
+_STEADY = 1e-3  # a λ that changes less over its calls has no trend
 Member = TypeVar("Member", Layer, Skip, Highway)
 Ranges = Callable[[Sequence[float | None]], str]
 
@@ -82,7 +84,8 @@ def highways(report: Report, view: View) -> list[Text]:
 def skips(report: Report, view: View) -> list[Text]:
     """One row per skip, or per run of like skips, nearest the input first."""
     if not report.skips:
-        return [_heading("Skips  none"), *wrap(Text("No skip connection was found: the gradient has no way around any layer."), view.width, 2)]
+        rest = "opaque parts may hold some, see coverage." if report.opaque else "the gradient has no way around any layer."
+        return [_heading("Skips  none"), *wrap(Text(f"No skip connection was found: {rest}"), view.width, 2)]
     items = [folding.Item(name=s.id, key=(s.kind, s.calls, s.form), near=(s.lam, s.gain), drift=(s.branch_gain, s.highway_gain)) for s in report.skips]
     table, hidden = _folded(report, report.skips, items, lambda s: s.id, view)
     alarm = _alarms(report)
@@ -100,7 +103,28 @@ def skips(report: Report, view: View) -> list[Text]:
         *([table.numbers("calls", "calls", 7)] if any(s.calls > 1 for s in report.skips) else []),
         table.locations(8, view.links, lambda s: s.location),
     ]
-    return _table(_count("Skips", report.skips, table.rows), columns, table.dashes, view, hidden)
+    return _table(_count("Skips", report.skips, table.rows), columns, table.dashes, view, [*hidden, *_trends(report.skips, view)])
+
+
+def _trends(found: Sequence[Skip], view: View) -> list[str]:
+    """For each loop whose λ changes from call to call a line of bars, first call first; the loops that change most, unless all are asked for."""
+    loops = [(spread, s) for s in found if (spread := max(_defined(s.trend), default=0.0) - min(_defined(s.trend), default=0.0)) > _STEADY]
+    shown = loops if view.unfold else sorted(loops, key=lambda pair: -pair[0])[:_MOST_LOOPS]
+    heads = [f"{clean(s.id)}: λ {span(s.trend, 3)} from call 1 to {s.calls} " for _, s in shown]
+    return [head + _bars(s.trend, min(view.width // 2, max(10, view.width - 4 - len(head)))) for head, (_, s) in zip(heads, shown, strict=True)]
+
+
+def _bars(values: Sequence[float | None], width: int) -> str:
+    """The values as bars at most `width` wide, from the smallest to the largest; a column is the mean of its calls, `?` where none is defined."""
+    columns = min(width, len(values))
+    bins = [_defined(values[i * len(values) // columns : (i + 1) * len(values) // columns]) for i in range(columns)]
+    means = [sum(b) / len(b) if b else None for b in bins]
+    low, high = min(_defined(means)), max(_defined(means))
+    return "".join("?" if m is None else BARS[min(7, int(8 * (m - low) / ((high - low) or 1.0)))] for m in means)
+
+
+def _defined(values: Sequence[float | None]) -> list[float]:
+    return [v for v in values if v is not None]
 
 
 def layers(report: Report, view: View) -> list[Text]:

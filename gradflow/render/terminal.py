@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from io import StringIO
 
-from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
 from gradflow.records import Finding, Location, Report
 from gradflow.render import folding, summary, tables
-from gradflow.render.columns import wrap
+from gradflow.render.columns import printed, wrap
 from gradflow.render.names import clean, link, place, shorten
 from gradflow.render.numbers import number, percent, span, sparkline
 
@@ -20,7 +17,6 @@ NARROWEST = 60
 _LABEL = 15
 _STYLES = {"sick": "bold white on red", "warnings": "bold black on yellow", "healthy": "bold white on green"}
 _COLORS = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
-_LINK_ID = re.compile(r"\x1b\]8;id=[^;]*;")
 
 
 def render(report: Report, *, width: int = 80, color: bool = False, unfold: bool = False, links: bool = False) -> str:
@@ -43,15 +39,7 @@ def render(report: Report, *, width: int = 80, color: bool = False, unfold: bool
         tables.layers(report, view),
         _closing(report, view),
     ]
-    out = StringIO()
-    console = Console(
-        file=out, width=width, force_terminal=color, color_system="standard" if color else None, legacy_windows=False, no_color=not color,
-        highlight=False, markup=False, emoji=False, soft_wrap=True, _environ={},
-    )  # fmt: skip
-    for i, block in enumerate(b for b in blocks if b):
-        for line in ([Text("")] if i else []) + block:
-            console.print(line, overflow="ignore", no_wrap=True, crop=False)
-    return _LINK_ID.sub("\x1b]8;;", out.getvalue())
+    return printed([line for i, block in enumerate(b for b in blocks if b) for line in ([Text("")] if i else []) + block], width, color)
 
 
 def _opening(report: Report, view: tables.View) -> list[Text]:
@@ -87,7 +75,7 @@ def _worst_layer(report: Report, view: tables.View) -> Text:
 def _worst_skip(report: Report, view: tables.View) -> Text:
     skip = summary.worst_skip(report)
     if skip is None:
-        return Text("none: no skip connection was found")
+        return Text(f"none: no skip connection was found{', and opaque parts may hold some' if report.opaque else ''}")
     lam = f"λ {number(skip.lam)}" if skip.lam is not None else f"λ undefined ({clean(skip.undefined['lam'])})"
     facts = [lam, f"gain {number(skip.gain)}", f"branch {number(skip.branch_gain)}", f"cos {number(skip.cos_skip_branch)}"]
     shown = [fact for fact in facts if not fact.endswith("–")]

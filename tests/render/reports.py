@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradflow.records import Environment, Finding, Highway, Input, Layer, Location, Loss, Parameter, Report, Run, Skip, Target
+from gradflow.records import Environment, Finding, Highway, Input, Layer, Location, Loss, Opaque, Parameter, Report, Run, Skip, Target
 
 LAYER_NUMBERS = ("grad_norm", "grad_rms", "gain", "zero_fraction", "nonfinite", "fp16_underflow")
 SKIP_NUMBERS = tuple(sorted(Skip.optional))
@@ -288,7 +288,40 @@ def closed_branches() -> Report:
     return report(shut, skips, [highway(skips)], notes)
 
 
+def opaque_parts() -> Report:
+    """A fused LSTM between two linear layers, and custom functions in which layers run unseen."""
+    inside = [layer(f"blocks.{i}.{part}", "Linear", 2, None, why="it runs inside Reverse, a custom autograd.Function") for i in range(4) for part in "fg"]
+    layers = [layer("proj", "Linear", 0, 0.4), layer("rnn", "LSTM", 1, 0.6, parameters=0), *inside, layer("head", "Linear", 10, 1.0)]
+    written = "to see them, profile a variant of it that is written with torch's operators"
+    functions = [
+        Opaque(
+            name=f"blocks.{i}", operator="Reverse", reason="a custom autograd.Function", fix=written, calls=1,
+            parameters=(f"blocks.{i}.f.weight", f"blocks.{i}.g.weight"), location=Location(file=FILE, line=12),
+        )
+        for i in range(4)
+    ]  # fmt: skip
+    fused = Opaque(
+        name="rnn", operator="mkldnn_rnn_layer", reason="a fused recurrent kernel", fix="to see them, unroll the loop with nn.LSTMCell", calls=2,
+        parameters=("rnn.weight_ih_l0", "rnn.weight_hh_l0"), location=None,
+    )  # fmt: skip
+    return report(layers, opaque=(fused, *functions), target=target("Speech", 12_000))
+
+
+def loops() -> Report:
+    """A cell in a loop whose forget gate opens with time, one that ends silent, and a block that is applied four times."""
+    layers = [layer("there", "LSTMCell", 0, 0.5, calls=60, parameters=2), layer("back", "LSTMCell", 1, 0.4, calls=60, parameters=2)]
+    layers += [layer("block", "Linear", 2, 1.0, calls=4), layer("head", "Linear", 3, 1.0)]
+    opening = tuple(0.4 + 0.2 * i / 58 for i in range(59))
+    closing: Any = {"lam": 0.48, "lam_low": 0.46, "lam_high": 0.5, "lam_full": 0.47, "gain": 0.5, "highway_gain": 1e-18}
+    skips = [
+        skip("there", 0, 1, kind="gated", calls=59, lam=0.52, lam_low=0.5, lam_high=0.54, lam_full=0.51, gain=0.53, highway_gain=1e-17, trend=opening),
+        skip("back", 1, 2, kind="gated", calls=59, trend=(*opening[:49], *(None,) * 10), **closing),
+        skip("block", 2, 3, calls=4, trend=(1.0,) * 4),
+    ]
+    return report(layers, skips, [highway([skips[2]])], target=target("Tagger", 5_000))
+
+
 EVERY = (
     healthy_resnet, half_resnet110, sigmoid_mlp, gpt, densenet, thousand_layers, three_layers, one_layer, nothing, unmeasured, all_zero, extremes, weird_names,
-    cross_purposes, closed_branches,
+    cross_purposes, closed_branches, opaque_parts, loops,
 )  # fmt: skip
