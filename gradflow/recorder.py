@@ -10,6 +10,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -325,6 +326,12 @@ def _in_function() -> bool:
     return False
 
 
+@cache
+def _place(file: str, line: int) -> Location:
+    """One record for each line, however often it runs."""
+    return Location(file=file, line=line)
+
+
 def _user_location() -> Location | None:
     """The innermost frame that is the user's or the model's; None where torch's own code is called by the profiler itself (a bare nn.Sequential)."""
     frame: FrameType | None = sys._getframe(1)
@@ -334,6 +341,6 @@ def _user_location() -> Location | None:
         if kind is None:
             kind = _frame_kinds[code] = _frame_kind(code)
         if kind != _SKIP:
-            return Location(file=code.co_filename, line=frame.f_lineno) if kind == _USER else None
+            return _place(code.co_filename, frame.f_lineno) if kind == _USER else None
         frame = frame.f_back
     return None

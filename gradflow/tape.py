@@ -10,6 +10,7 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -240,9 +241,15 @@ class _Lifting:
 
 def _set_shape(fx_node: fx.Node, metadata: Any, nr: int) -> None:
     if nr < len(metadata):
-        fx_node.meta.update(shape=tuple(metadata[nr].shape), dtype=metadata[nr].dtype)
+        fx_node.meta.update(shape=_shared(tuple(metadata[nr].shape)), dtype=metadata[nr].dtype)
     else:
         fx_node.meta.update(shape=(), dtype=None)
+
+
+@cache
+def _shared(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """One tuple for each shape, however many nodes have it."""
+    return shape
 
 
 def function_of(node: Grad) -> type | None:

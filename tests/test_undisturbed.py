@@ -702,3 +702,22 @@ def test_one_tensor_given_twice():
     model, x = Aliased(), torch.randn(2, 4)
     expected = energy(model(*[x.clone()] * 2)).item()
     assert gradflow.profile(model, (x, x), loss=energy).run.loss.value == expected
+
+
+def test_an_attribute_that_refuses_to_be_changed():
+    """A mapping of the model's that is only read is left alone, also where writing to it raises (diffusers' configs)."""
+
+    class Frozen(dict):
+        def clear(self):
+            raise TypeError("frozen")
+
+        update = __setitem__ = clear
+
+    class Configured(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 4)
+            self.config = Frozen(width=4)
+
+    model = Configured()
+    gradflow.profile(model, torch.randn(2, 4))
+    assert (type(model.config), dict(model.config)) == (Frozen, {"width": 4})

@@ -6,7 +6,6 @@ Indices follow the graph's own order, which is topological, so every search walk
 from __future__ import annotations
 
 import copy
-import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
@@ -33,6 +32,7 @@ class Flow:
     def __init__(self, graph: fx.Graph) -> None:
         self.nodes: list[fx.Node] = list(graph.nodes)
         self.index = {node: i for i, node in enumerate(self.nodes)}
+        self._names = [name_of(node) for node in self.nodes]
         self.sources: list[list[tuple[int, int]]] = []
         self.consumers: list[list[Edge]] = [[] for _ in self.nodes]
         self.role: list[Role] = []
@@ -58,23 +58,23 @@ class Flow:
         self.sources.append(sources)
         self._made_of_parameters[i] = not data and (bool(node.meta.get("parameter")) or parameter)
         self.holds_parameter.append(data and parameter)
-        self.role.append(self._role_of(node, len(sources), data and parameter))
+        self.role.append(self._role_of(node, self._names[i], len(sources), data and parameter))
         weighs = self.role[i] in (Role.WEIGHTED, Role.FUSED_ADD, Role.OPAQUE) and data and parameter
         self.weight.append(int(weighs))
 
     @staticmethod
-    def _role_of(node: fx.Node, operands: int, parameter: bool) -> Role:
+    def _role_of(node: fx.Node, name: str, operands: int, parameter: bool) -> Role:
         if node.op != "call_function":
             return Role.OPAQUE
         if node.meta.get("mask"):
             return Role.DROPOUT
-        found = role(name_of(node))
+        found = role(name)
         if found is Role.WEIGHTED and not parameter:
-            constant = Role.SCALE if name_of(node) in ("mm", "bmm", "mv", "linear") else Role.POOL
+            constant = Role.SCALE if name in ("mm", "bmm", "mv", "linear") else Role.POOL
             return constant if operands == 1 else Role.OPAQUE
         if found is Role.OPAQUE and operands == 1 and not parameter and _keeps_shape(node):
             return Role.ACTIVATION
-        if name_of(node) in SLICING and operands == 1 and _keeps_shape(node):
+        if name in SLICING and operands == 1 and _keeps_shape(node):
             return Role.LAYOUT  # a slice of everything
         if found is Role.MULTIPLY or found is Role.DIVIDE:
             return Role.SCALE if operands == 1 else found
@@ -87,33 +87,8 @@ class Flow:
         return other
 
     def name(self, i: int) -> str:
-        return name_of(self.nodes[i])
-
-
-class Ancestors:
-    """The data ancestors of some nodes, expanded only as far back as asked."""
-
-    def __init__(self, flow: Flow, roots: Iterable[int]) -> None:
-        self._flow = flow
-        self.seen: set[int] = set(roots)
-        self._heap = [-i for i in self.seen]
-        heapq.heapify(self._heap)
-
-    def reach(self, i: int) -> bool:
-        """Whether `i` is one of the roots or their ancestors."""
-        while self._heap and -self._heap[0] > i:
-            for _, j in self._flow.sources[-heapq.heappop(self._heap)]:
-                if j not in self.seen:
-                    self.seen.add(j)
-                    heapq.heappush(self._heap, -j)
-        return i in self.seen
-
-    def descending(self) -> Iterator[int]:
-        """The nodes from the latest to the earliest; expanding as it goes."""
-        while self._heap:
-            i = -self._heap[0]
-            self.reach(i - 1)
-            yield i
+        """The operator's name without ATen's underscores."""
+        return self._names[i]
 
 
 def name_of(node: fx.Node) -> str:

@@ -39,7 +39,7 @@ _FEW = 8  # operands of a join that are looked for one by one; more are found in
 _LIGHT_CUTS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "bmm", "mm", "addmm", "einsum", "embedding"})
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
 class _Step:
     weight: int
     nearness: int
@@ -76,6 +76,8 @@ class _Join:
         self.ungated = ungated if self.form == "concat" else descents
         self.operands = operands_of(flow, i)
         self.group = groups(flow, i, self.operands)
+        many = len(self.operands) > _FEW
+        self._ascent = Ascent(flow, [(g, r, o.product) for g, o in zip(self.group, self.operands, strict=True) for r in o.roots]) if many else None
 
     def skips(self) -> list[SkipPath]:
         found = [f for k in range(len(self.operands)) if (f := self._close(k)) is not None] if len(set(self.group)) > 1 else []
@@ -89,15 +91,6 @@ class _Join:
         """Whether a weight-free skip starts where a projection does, but for norms: then the projection is a light branch beside it."""
         way = self.descents.of(free.step.value).to(heavy.step.value)
         return way is not None and way.weight == 0
-
-    @cached_property
-    def _ascent(self) -> Ascent | None:
-        """For a join of many operands: all their ancestors in one walk."""
-        return (
-            Ascent(self.flow, [(g, r, o.product) for g, o in zip(self.group, self.operands, strict=True) for r in o.roots])
-            if len(self.operands) > _FEW
-            else None
-        )
 
     def _close(self, k: int) -> _Found | None:
         """Follow operand `k` back to the first value that another operand comes from as well."""
@@ -133,13 +126,12 @@ class _Join:
         if self._ascent is not None:
             way = self._ascent.other(i, self.group[k] if k >= 0 else -1)
             return [] if way is None else [way]
-        descent, found = self.ungated.of(i), []
-        for other in (o for o, group in zip(self.operands, self.group, strict=True) if k < 0 or group != self.group[k]):
-            for root in other.roots:
-                way = descent.to(root)
-                if way is not None:
-                    found.append(way + other.product)
-        return found
+        others = (o for o, group in zip(self.operands, self.group, strict=True) if k < 0 or group != self.group[k])
+        ends = [(root, o) for o in others for root in o.roots if root >= i]
+        if not ends:
+            return []
+        descent = self.ungated.of(i)
+        return [way + o.product for root, o in ends if (way := descent.to(root)) is not None]
 
     def _heavier(self, step: _Step, ways: list[Way]) -> Way | None:
         """The heaviest way if it is heavier than the path, or as heavy and holds a parameter where the path is plain."""

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from torch import fx
 
 from gradflow.operators import Role
-from gradflow.residual.flow import Ancestors, Flow, name_of
+from gradflow.residual.flow import Flow, name_of
 from gradflow.residual.paths import HighwayPath, SkipPath, Stretch
 from gradflow.residual.reach import Descent, Descents
 from gradflow.residual.search import stretch
@@ -33,10 +33,12 @@ def find_highways(skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
             main[skip.join] = skip
     joins = {flow.index[join] for join in main}
     ends = {flow.index[s.join] for s in skips if s.kind == "detached"} - joins
-    of_fork = {fork: _trunk(flow, fork, joins, ends) for fork in dict.fromkeys(flow.index[skip.fork] for skip in skips)}
-    trunks = {id(skip): of_fork[flow.index[skip.fork]] for skip in skips}
+    latest = _latest(flow, joins | ends)
+    before = {fork: i for fork in {flow.index[skip.fork] for skip in skips} if (i := latest[fork]) in joins}
+    of_fork = {fork: _trunk(flow, fork, before[fork]) for fork in {flow.index[skip.fork] for skip in carrying} if fork in before}
+    trunks = {id(skip): of_fork.get(flow.index[skip.fork]) for skip in carrying}
     stages = {id(group[0]): _stage(flow, group) for group in parallel.values()}
-    following = _following(flow, skips, trunks, main)
+    following = _following(flow, skips, before, trunks, main)
     chained = {id(s) for s in following.values()}
     chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
     highways = [_highway(chain, trunks, stages) for chain in chains]
@@ -56,30 +58,33 @@ def _stage(flow: Flow, group: list[SkipPath]) -> Stretch:
     return Stretch(top=group[0].join, bottom=group[0].fork, edges=ordered)
 
 
-def _trunk(flow: Flow, fork: int, joins: set[int], ends: set[int]) -> Stretch | None:
-    """The stretch from a fork back to the latest join before it; none where that join's own skip is detached, which ends the highway."""
-    if fork in ends:
-        return None
-    if fork in joins:
+def _latest(flow: Flow, marked: set[int]) -> list[int]:
+    """For each node the latest of the marked ones that it is computed from, itself included; -1 for none."""
+    latest: list[int] = []
+    for i, sources in enumerate(flow.sources):
+        latest.append(i if i in marked else max((latest[j] for _, j in sources), default=-1))
+    return latest
+
+
+def _trunk(flow: Flow, fork: int, join: int) -> Stretch:
+    """The stretch from a fork back to the join before it."""
+    if fork == join:
         return Stretch(top=flow.nodes[fork], bottom=flow.nodes[fork], edges=())
-    for i in Ancestors(flow, [fork]).descending():
-        if i in ends:
-            return None
-        if i in joins:
-            return stretch(flow, fork, i, Descent(flow, i).between([fork]))
-    return None
+    return stretch(flow, fork, join, Descent(flow, join).between([fork]))
 
 
-def _following(flow: Flow, skips: tuple[SkipPath, ...], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath]) -> dict[int, SkipPath]:
+def _following(
+    flow: Flow, skips: tuple[SkipPath, ...], before: dict[int, int], trunks: dict[int, Stretch | None], main: dict[fx.Node, SkipPath]
+) -> dict[int, SkipPath]:
     """id of a skip -> the skip whose trunk leads back to its join: the lightest trunk, but for skips inside the branch of another that starts there."""
     descents = Descents(skips[0].branch.flow)
     starting: dict[int, list[SkipPath]] = {}
     for skip in skips:
-        trunk = trunks[id(skip)]
-        if trunk is not None:
-            starting.setdefault(id(main[trunk.bottom]), []).append(skip)
-    found = {before: _nearest(flow, descents, group, trunks) for before, group in starting.items()}
-    return {before: skip for before, skip in found.items() if skip is not None}
+        join = before.get(flow.index[skip.fork])
+        if join is not None:
+            starting.setdefault(id(main[flow.nodes[join]]), []).append(skip)
+    found = {first: _nearest(flow, descents, group, trunks) for first, group in starting.items()}
+    return {first: skip for first, skip in found.items() if skip is not None}
 
 
 def _nearest(flow: Flow, descents: Descents, group: list[SkipPath], trunks: dict[int, Stretch | None]) -> SkipPath | None:
@@ -88,7 +93,7 @@ def _nearest(flow: Flow, descents: Descents, group: list[SkipPath], trunks: dict
         edges = trunk.edges if trunk is not None else ()
         return sum(flow.weight[flow.index[n]] for n, _ in edges), len(edges), flow.index[skip.join]
 
-    carrying = sorted((skip for skip in group if _carries(skip)), key=cost)
+    carrying = sorted((skip for skip in group if id(skip) in trunks), key=cost)
     widest = sorted(group, key=lambda skip: -flow.index[skip.join])
     outside = (skip for skip in carrying if not any(_inside(flow, descents, skip, other) for other in widest))
     return next(outside, carrying[0] if carrying else None)

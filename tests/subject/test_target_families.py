@@ -175,3 +175,20 @@ def test_models_that_need_more_than_one_image():
         batch_of(load("torchvision:ssdlite320_mobilenet_v3_large"))
     with pytest.raises(NoInput, match="image1, image2"):
         batch_of(load("torchvision:raft_small"))
+
+
+TINY_PART = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
+
+
+def test_a_part_of_a_model_that_no_automatic_class_has():
+    """The text tower of a two-tower model, named by its own type, is built by the class of its own file."""
+    loaded = load("hf:aimv2_text_model", arguments=TINY_PART)
+    assert type(loaded.model).__name__ == "Aimv2TextModel"
+    assert [(r.name, list(r.shape)) for r in batch_of(loaded).records] == [("input_ids", [2, 77])]
+
+
+def test_a_model_without_a_table_of_tokens():
+    """transformers raises when it is asked for one; that is no answer to whoever runs the profiler."""
+    loaded = load("hf:canine", arguments={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_hash_buckets": 16})
+    with pytest.raises(NoInput, match="vocabulary"):
+        batch_of(loaded)
