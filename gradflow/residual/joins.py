@@ -184,16 +184,18 @@ def is_broadcast(flow: Flow, i: int, join: int) -> bool:
         i = flow.sources[i][0][1]
 
 
-def is_step(flow: Flow, i: int) -> bool:
-    """Whether a node takes one step of a sequence out of it: a dimension less, a part of the first, or one of the second of three; not a part of channels."""
-    name = flow.name(i)
-    if name not in SLICING or len(flow.sources[i]) != 1:
-        return False
-    if name in ("select", "unbind"):
+def takes_apart(flow: Flow, consumers: list[int]) -> bool:
+    """Whether a value is only taken apart, and one of the parts is a single position of it: a step of a sequence, a class token beside the rest. Parts of
+    channels are not meant: a network that processes some and passes the others on has a skip."""
+    return all(flow.name(i) in SLICING for i in consumers) and any(_takes_one(flow, i) for i in consumers)
+
+
+def _takes_one(flow: Flow, i: int) -> bool:
+    if flow.name(i) in ("select", "unbind"):
         return True
     whole, part = (flow.nodes[k].meta.get("shape", ()) for k in (flow.sources[i][0][1], i))
     cut = next((dim for dim, (a, b) in enumerate(zip(whole, part, strict=False)) if a != b), None)
-    return cut == 0 or (cut == 1 and len(whole) == 3 and part[1] == 1)
+    return cut == 0 or (cut is not None and part[cut] == 1)
 
 
 def is_gate_of(flow: Flow, i: int, operands: list[Operand]) -> bool:

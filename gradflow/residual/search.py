@@ -25,9 +25,9 @@ from gradflow.residual.joins import (
     is_gate_of,
     is_gated_activation,
     is_inner,
-    is_step,
     may_join,
     operands_of,
+    takes_apart,
 )
 from gradflow.residual.mixing import is_mixture
 from gradflow.residual.paths import Branch, SkipPath, Stretch, ending, named
@@ -168,8 +168,9 @@ class _Join:
         return kind_of(found.step.roles, self.form) in ("projection", "pooled") and is_gated_activation(self.flow, self.i)
 
     def _compares_slices(self, step: _Step) -> bool:
-        """A sum of what came from one slice of a value with what came from others (two time steps of one input): no coordinate is bypassed."""
-        return is_step(self.flow, step.edges[-1][0]) and all(is_step(self.flow, i) for i, _ in self._first_edges(step.value))
+        """A sum of what came from one position of a value with what came from others (two time steps of one input): no coordinate is bypassed."""
+        first = step.edges[-1][0]
+        return self.flow.name(first) in SLICING and takes_apart(self.flow, [first, *(i for i, _ in self._first_edges(step.value))])
 
     def _forks_streams(self, step: _Step) -> bool:
         """Behind a mixture: the streams themselves, and not a view of them on the way into it."""
