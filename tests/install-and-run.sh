@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pip install --quiet --constraint tests/constraints.txt --editable ".[test]"
-# torchvision's wheels name one exact torch, and timm names torchvision: both are installed without their requirements, which ".[test]" holds.
-pip install --quiet --constraint tests/constraints.txt --no-deps torchvision timm
+# torchvision's wheels name one exact torch, and the others name torchvision: all are installed without their requirements, which ".[test]" holds.
+pip install --quiet --constraint tests/constraints.txt --no-deps torchvision timm segmentation-models-pytorch
 python -m pytest --numprocesses 2 --dist loadgroup "$@"
