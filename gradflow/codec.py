@@ -23,13 +23,17 @@ def dumps(record: object) -> str:
     return json.dumps(to_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def loads(cls: type[Record], text: str) -> Record:
-    """An instance of the dataclass `cls` from JSON text.
+def loads(cls: type[Record], text: str, schema: str) -> Record:
+    """An instance of the dataclass `cls` from JSON text whose `schema` is the one given.
 
     Raises:
-        ValueError: not JSON, an unknown or missing key, or a value of the wrong type; the message names the place.
+        ValueError: not JSON, another schema, an unknown or missing key, or a value of the wrong type; the message names the place.
     """
-    return cast(Record, from_plain(cls, json.loads(text), cls.__name__))
+    record = cast(Record, from_plain(cls, json.loads(text), cls.__name__))
+    found = getattr(record, "schema", None)
+    if found != schema:
+        raise ValueError(f"schema is {found!r}, expected {schema!r}")
+    return record
 
 
 def to_plain(value: object) -> Json:

@@ -156,7 +156,4 @@ class Diagram:
         Raises:
             ValueError: the text is not JSON or not a diagram of this schema.
         """
-        diagram = codec.loads(cls, text)
-        if diagram.schema != SCHEMA:
-            raise ValueError(f"schema is {diagram.schema!r}, expected {SCHEMA!r}")
-        return diagram
+        return codec.loads(cls, text, SCHEMA)

@@ -9,23 +9,8 @@ import pytest
 import torch
 
 import gradflow
-from gradflow.cli import main
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """run(*words) -> (exit code, standard output, standard error)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["gradflow", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def test_a_healthy_model_ends_with_exit_code_0_and_writes_what_was_asked(run, tmp_path):

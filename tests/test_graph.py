@@ -11,25 +11,10 @@ import torch
 from torch import nn
 
 import gradflow
-from gradflow.cli import main
 from gradflow.diagram import Diagram
 from gradflow.render.json_schema import schema
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """run(*words) -> (exit code, standard output, standard error)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["gradflow", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def test_the_table(run, monkeypatch):

@@ -7,7 +7,6 @@ cell's carry, a custom function or a compiled graph whatever its author put ther
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import fx
 from gradflow.observe import Observation, Sight
 from gradflow.operators import Role, role
 from gradflow.records import Location, Opaque
-from gradflow.residual.flow import name_of
+from gradflow.residual.flow import name_of, parameters_of
 from gradflow.tape import function_of
 
 _UNROLL = "to see them, profile in float64, in which torch unrolls it, or unroll the loop with nn.LSTMCell"
@@ -63,7 +62,7 @@ def account_opaque(observation: Observation | Sight, model_class: str) -> tuple[
             reason=reason,
             fix=members[0][2].fix,
             calls=len(members),
-            parameters=tuple(dict.fromkeys(p for node, _, _ in members for p in (*_feeding(node), *node.meta.get("frozen", ())))),
+            parameters=tuple(dict.fromkeys(p for node, _, _ in members for p in parameters_of([node]))),
             location=_location(*members[0][:2], places),
         )
         for (name, operator, reason), members in found.items()
@@ -116,20 +115,7 @@ def _registered(name: str) -> str:
 def _hides(node: fx.Node) -> bool:
     """Whether several values, or a value and a parameter, meet in it: then there can be a skip, or a layer."""
     data = {a for a in node.args if isinstance(a, fx.Node) and a.meta.get("data")}
-    return len(data) > 1 or bool(node.meta.get("inside") or node.meta.get("frozen", ())) or any(True for _ in _feeding(node))
-
-
-def _feeding(node: fx.Node) -> Iterator[str]:
-    """Names of the parameters among its operands, seen through what is computed from parameters alone."""
-    stack, seen = [a for a in reversed(node.args) if isinstance(a, fx.Node)], set()
-    while stack:
-        operand = stack.pop()
-        if operand in seen or operand.meta.get("data"):
-            continue
-        seen.add(operand)
-        if operand.meta.get("parameter"):
-            yield operand.meta["parameter"]
-        stack.extend(a for a in reversed(operand.args) if isinstance(a, fx.Node))
+    return len(data) > 1 or bool(node.meta.get("inside") or parameters_of([node]))
 
 
 def _module(node: fx.Node, model_class: str) -> str:

@@ -113,17 +113,18 @@ def _keeps_shape(node: fx.Node) -> bool:
     return source is not None and source.meta.get("shape") == node.meta.get("shape") and name_of(node) not in MIXES
 
 
-def parameters_of(nodes: Iterable[fx.Node]) -> frozenset[str]:
-    """Names of the parameters that these nodes use, directly or through parameter-only nodes."""
+def parameters_of(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
+    """Names of the parameters that these nodes use, directly, through parameter-only nodes or inside (`frozen`); in the order of their operands."""
     nodes = tuple(nodes)
-    stack = [a for n in nodes for a in n.args if isinstance(a, fx.Node)]
-    found, seen = {name for n in nodes for name in n.meta.get("frozen", ())}, set()
+    stack = [a for n in reversed(nodes) for a in reversed(n.args) if isinstance(a, fx.Node)]
+    found: dict[str, None] = {}
+    seen = set()
     while stack:
         node = stack.pop()
         if node in seen or node.meta.get("data"):
             continue
         seen.add(node)
         if node.meta.get("parameter"):
-            found.add(node.meta["parameter"])
-        stack.extend(a for a in node.args if isinstance(a, fx.Node))
-    return frozenset(found)
+            found[node.meta["parameter"]] = None
+        stack.extend(a for a in reversed(node.args) if isinstance(a, fx.Node))
+    return tuple(dict.fromkeys([*found, *(name for n in nodes for name in n.meta.get("frozen", ()))]))

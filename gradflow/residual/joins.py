@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import fx
+
 from gradflow.operators import SLICING, Role
 from gradflow.residual.flow import Edge, Flow, parameters_of
 from gradflow.residual.reach import NO_WAY, Way
@@ -74,7 +76,8 @@ def _opens_gate(flow: Flow, i: int) -> bool:
     gates = _beyond_views(flow, i)
     if flow.role[i] not in (Role.ADD, Role.FUSED_ADD) or not gates or any(flow.name(k) not in ("sigmoid", "hardsigmoid") for k in gates):
         return False
-    uses = [use for gate in gates for k in _beyond_views(flow, gate) for use in (_beyond_views(flow, k) if flow.role[k] is Role.ADD else [k])]
+    turned = (Role.ADD, Role.SCALE)  # 1 − gate
+    uses = [use for gate in gates for k in _beyond_views(flow, gate) for use in (_beyond_views(flow, k) if flow.role[k] in turned else [k])]
     return bool(uses) and all(flow.role[k] is Role.MULTIPLY for k in uses)
 
 
@@ -121,8 +124,10 @@ def _operands(flow: Flow, i: int, outer: tuple[tuple[Edge, Role], ...]) -> Itera
 
 
 def _nests(flow: Flow, i: int, j: int) -> bool:
-    if len(flow.consumers[j]) != 1 or len(flow.sources[j]) < 2 or (flow.role[i] is Role.ADD and len(flow.sources[i]) < 2):
+    if len(flow.consumers[j]) != 1 or (flow.role[i] is Role.ADD and len(flow.sources[i]) < 2):
         return False
+    if len(flow.sources[j]) < 2:
+        return flow.role[i] is flow.role[j] is Role.ADD and len(flow.sources[j]) == 1 and not flow.holds_parameter[j]  # sum() begins with 0 + x
     return flow.role[j] is Role.STACK if flow.role[i] is Role.REDUCE else flow.role[j] is flow.role[i] and flow.role[j] in (Role.ADD, Role.CONCAT)
 
 
@@ -158,7 +163,7 @@ def _origin(flow: Flow, i: int) -> tuple[object, frozenset[str]]:
             if k not in seen:
                 seen.add(k)
                 stack.append(k)
-    return place, parameters_of(layers)
+    return place, frozenset(parameters_of(layers))
 
 
 def interpolating_edges(flow: Flow, operands: list[Operand], k: int) -> tuple[Edge, ...]:
@@ -173,8 +178,13 @@ def interpolating_edges(flow: Flow, operands: list[Operand], k: int) -> tuple[Ed
     return ()
 
 
-def is_broadcast(flow: Flow, i: int, join: int) -> bool:
+def is_broadcast(flow: Flow, operand: Operand) -> bool:
     """Whether an operand is spread over a larger sum (a bias computed from data, a time embedding): what it says of all places is no shortcut of one."""
+    if operand.value is None:
+        return False
+    (join, position), i = operand.edges[0], operand.value
+    if flow.nodes[join].meta.get("through_view") and position == 1:
+        return False  # it was added to a part of the sum
     wanted = math.prod(flow.nodes[join].meta.get("shape", ()))
     while True:
         if math.prod(flow.nodes[i].meta.get("shape", ()) or (wanted,)) < wanted:
@@ -203,12 +213,13 @@ def is_gate_of(flow: Flow, i: int, operands: list[Operand]) -> bool:
     if flow.name(i) not in ("sigmoid", "hardsigmoid", "softmax", "sub", "rsub"):
         return False
     products = {o.value for o in operands if o.value is not None and flow.role[o.value] is Role.MULTIPLY}
-    return any(k in products for k, _ in flow.consumers[i])
+    return any(k in products for k in _beyond_views(flow, i))
 
 
 def gates_constant(flow: Flow, i: int) -> bool:
-    """Whether a node is a sigmoid's product with a tensor that is off the tape."""
-    if flow.name(i) != "mul" or not any(isinstance(a, tuple) and len(a) > 0 for a in flow.nodes[i].args):
+    """Whether a node is a sigmoid's product with a tensor that is off the tape, or with one of parameters alone."""
+    data = {flow.nodes[j] for _, j in flow.sources[i]}
+    if flow.name(i) != "mul" or not any(isinstance(a, fx.Node) or (isinstance(a, tuple) and len(a) > 0) for a in flow.nodes[i].args if a not in data):
         return False
     return any(flow.name(j) in ("sigmoid", "hardsigmoid") for _, j in _behind_views(flow, i))
 

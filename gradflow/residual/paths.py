@@ -57,7 +57,7 @@ class Branch:
     @property
     def parameters(self) -> frozenset[str]:
         """Names of the parameters that the branch uses, directly or through parameter-only nodes."""
-        return parameters_of(self.nodes)
+        return frozenset(parameters_of(self.nodes))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,4 +147,4 @@ def ending(flow: Flow, roots: Iterable[int], fork: int, apart: Collection[int], 
             if j > fork and -j not in seen:
                 seen.add(-j)
                 heapq.heappush(heap, -j)
-    return parameters_of(nodes)
+    return frozenset(parameters_of(nodes))

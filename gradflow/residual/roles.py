@@ -31,7 +31,9 @@ def carriers(flow: Flow, i: int, other_operands: set[int | None]) -> list[tuple[
     if mixed is not None:
         return [s for s in sources if s[0] == mixed]
     if role is Role.MULTIPLY:
-        return [s for s, other in zip(sources, reversed(sources), strict=True) if _is_gate(flow, other[1])]
+        gates = [_is_gate(flow, j) for _, j in sources]
+        masks = [flow.nodes[j].op == "placeholder" for _, j in sources]  # a mask that was given, unless what it multiplies is a gate
+        return [s for k, s in enumerate(sources) if gates[1 - k] or (masks[1 - k] and not gates[k])]
     if role is Role.DIVIDE:
         return [s for s in sources if s[0] == 0]
     if role is Role.ADD:
@@ -45,8 +47,6 @@ def carriers(flow: Flow, i: int, other_operands: set[int | None]) -> list[tuple[
 def _is_gate(flow: Flow, i: int) -> bool:
     """Whether a factor is a bounded function's value (σ, 1 − σ, tanh …), seen through views, slices, constants and scales; else the product is bilinear."""
     while flow.name(i) not in GATES:
-        if flow.nodes[i].op == "placeholder":
-            return True  # a mask that was given
         if len(flow.sources[i]) != 1 or flow.role[i] not in (Role.LAYOUT, Role.POOL, Role.SCALE, Role.ADD):
             return False
         i = flow.sources[i][0][1]

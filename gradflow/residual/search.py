@@ -95,7 +95,7 @@ class _Join:
     def _close(self, k: int) -> _Found | None:
         """Follow operand `k` back to the first value that another operand comes from as well."""
         operand = self.operands[k]
-        if operand.value is None or (self.form == "add" and is_broadcast(self.flow, operand.value, self.i)):
+        if operand.value is None or (self.form == "add" and is_broadcast(self.flow, operand)):
             return None
         values = {o.value for o in self.operands if o is not operand} if self._ascent is None else set()
         heap = [_Step(weight=0, nearness=-operand.value, value=operand.value, edges=operand.edges, roles=operand.roles)]
@@ -184,7 +184,8 @@ class _Join:
             edges = tuple(sorted({*edges, *again}, key=lambda e: (-e[0], e[1])))
             roles = tuple(edge_role(flow, i, position) for i, position in edges)
         branch = self._branch(step.value, edges)
-        gated = Role.MULTIPLY in roles and flow.role[self.i] is not Role.LERP and not again
+        values = {o.value for o in self.operands}
+        blends = bool(again) or flow.role[self.i] is Role.LERP or any(flow.name(i) == "sub" and {j for _, j in flow.sources[i]} & values for i, _ in edges)
         return SkipPath(
             join=flow.nodes[self.i],
             fork=flow.nodes[step.value],
@@ -193,7 +194,7 @@ class _Join:
             path=named(flow, edges),
             roles=roles,
             path_ops=tuple(op_name(flow, e, r) for e, r in zip(reversed(edges), reversed(roles), strict=True) if shows(flow, e, r)),
-            full=self._full(found) if gated else None,
+            full=self._full(found) if Role.MULTIPLY in roles and not blends else None,
             branch_edges=named(flow, [e for e in self._first_edges(step.value) if e not in edges]),
             shared=bool(again) or any(len(flow.consumers[i]) > 1 for i, _ in edges if i != self.i),
             entangled=not again and any(self._leads_elsewhere(i, edges) for i, _ in edges if i not in self._sums),
