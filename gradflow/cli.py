@@ -79,6 +79,8 @@ def profile(
     """
     if png is not None and png != Path("-") and png.suffix.lower() != ".png":
         raise errors.UsageError(option="--png", value=png, expected="a name that ends in .png")
+    if png == json == Path("-"):
+        raise errors.UsageError(option="--png", value=png, expected="a file, since --json takes standard output")
     for file in (png, json):
         _check_writable(file)
     from gradflow.profiling import profile_target

@@ -103,8 +103,8 @@ class MetaModel(TargetError):
 
 
 class ArgumentError(TargetError):
-    def __init__(self, *, argument: str, reason: str) -> None:
-        super().__init__(f"--arg {argument}: {reason}.", "Write --arg name=value with a Python literal, e.g. --arg depth=20.")
+    def __init__(self, *, argument: str, reason: str, remedy: str = "Write --arg name=value with a Python literal, e.g. --arg depth=20.") -> None:
+        super().__init__(f"--arg {argument}: {reason}.", remedy)
 
 
 class NoSuchName(TargetError):

@@ -66,6 +66,9 @@ class Layout:
         """g in the fork's layout, or None where the path changes what a coordinate is (pooling, another width, a concatenation)."""
         if not self._comparable:
             return None
+        if self._through_view and self._steps:
+            inner = tuple(self._steps[0][0]._input_metadata[0].shape)
+            g = g.reshape(inner) if g.numel() == math.prod(inner) else g
         for node, position in self._steps:
             if tuple(g.shape) != tuple(node._input_metadata[0].shape):
                 return None
@@ -80,13 +83,15 @@ class Layout:
 
 
 def call(node: Any, grads: dict[int, Tensor], positions: list[int]) -> tuple[Tensor | None, ...]:
-    """What a node sends along its edges for the given output gradients (outputs without one count as zero)."""
+    """What a node sends along its edges for the given output gradients; outputs without one get none, as from the engine, or zeros in a custom function."""
     shortcut = _INPUT_ONLY.get(node.name()) if positions == [0] else None
     if shortcut is not None:
         return (shortcut(node, grads[0]),)
     metadata = node._input_metadata
-    full = [grads[i] if i in grads else torch.zeros(m.shape, dtype=m.dtype, device=m.device) for i, m in enumerate(metadata)]
-    results = node(*full) if callable(node) and not hasattr(node, "apply") else node.apply(*full)
+    if callable(node) and not hasattr(node, "apply"):
+        results = node(*(grads.get(i) for i in range(len(metadata))))
+    else:
+        results = node.apply(*(grads[i] if i in grads else torch.zeros(m.shape, dtype=m.dtype, device=m.device) for i, m in enumerate(metadata)))
     return results if isinstance(results, tuple) else (results,)
 
 

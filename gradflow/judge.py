@@ -183,7 +183,8 @@ def _skips(skips: Sequence[Skip], highways: Sequence[Highway]) -> list[Finding]:
     findings = []
     for skip in skips:
         lam = together.get(skip.id, skip.lam)
-        if lam is None or skip.kind in _TRANSFORMING or (skip.misfit is not None and skip.misfit > _MOSTLY_SCALAR):
+        beside = skip.form == "add" and skip.highway_gain is None  # a second operand: the stream itself has a skip of its own, or is passed on by a factor
+        if lam is None or beside or skip.kind in _TRANSFORMING or (skip.misfit is not None and skip.misfit > _MOSTLY_SCALAR):
             continue
         for rule, word, bound in ((RULES["GF201"], "attenuates", skip.lam_high), (RULES["GF202"], "amplifies", skip.lam_low)):
             size = abs(lam)
@@ -197,7 +198,7 @@ def _skips(skips: Sequence[Skip], highways: Sequence[Highway]) -> list[Finding]:
                     decades=0.0 if healthy else rule.decades(size), fix=rule.fix, location=skip.location,
                     message=f"The {skip.kind} skip of {skip.id} {word} the gradient: λ = {lam:.4g}"
                     + (", with the others between the same fork and join" if skip.id in together else "")
-                    + (", and the norms on its highway make up for it." if healthy else f", over {skip.bypassed_layers} weighted layers."),
+                    + (", and the norms on its highway make up for it." if healthy else f", over {_layers(skip.bypassed_layers)}."),
                 )
             )  # fmt: skip
     return findings
@@ -240,7 +241,7 @@ def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
         findings.append(
             Finding(
                 rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
-                decades=rule.decades(highway.gain) if severity != "info" else 0.0, location=_worst_location(highway, skips),
+                decades=rule.decades(highway.gain) / _turns(highway) if severity != "info" else 0.0, location=_worst_location(highway, skips),
                 fix=f"Move {', '.join(highway.trunk_ops)} off the trunk, into the branches." if blame else rule.fix,
                 message=f"The skips alone {word} {highway.gain:.3g} of the gradient down this highway of {len(highway.skips)} "
                 f"({_describe(highway, skips)}){total}.{blame}",
@@ -249,11 +250,20 @@ def _highway(highway: Highway, skips: Sequence[Skip]) -> list[Finding]:
     return findings
 
 
+def _layers(count: int) -> str:
+    return "1 weighted layer" if count == 1 else f"{count} weighted layers"
+
+
+def _turns(highway: Highway) -> int:
+    """How often the skips of a highway of loops are passed: what a cell forgets over a sequence counts as what it forgets in one step."""
+    return min(Counter(highway.skips).values())
+
+
 def _blame(highway: Highway, skips: Sequence[Skip], severity: Severity) -> tuple[Severity, str]:
     """A highway on which every defined λ is 1 loses its gradient on the trunk. Where the trunk has weights or routes tokens (a class token joined late),
     that is the architecture and at most a warning, or a note where routing alone leaves nothing."""
     on = {*highway.skips}
-    if all(calls > 1 for calls in Counter(highway.skips).values()):
+    if _turns(highway) > 1:
         severity = "warning" if severity == "error" else severity  # cells in loops: forgetting over many steps is what their gates are for
     identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
     trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on for op in s.path_ops)}

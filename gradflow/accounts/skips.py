@@ -53,6 +53,8 @@ def sites(skips: Sequence[SkipPath], model_class: str) -> tuple[Site, ...]:
 def _same_layers(one: SkipPath, other: SkipPath) -> bool:
     """Whether two branches use the same parameters, but for those of one module that a loop's first step does with or without: its state is made of
     parameters alone, or of nothing."""
+    if not (one.ending and other.ending):
+        return True  # its end is out of sight of any layer
     nested = one.ending <= other.ending or other.ending <= one.ending
     return one.ending == other.ending or (nested and _owners(one) == _owners(other))
 

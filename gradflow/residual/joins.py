@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,10 +43,12 @@ def may_join(flow: Flow, i: int) -> bool:
 
 
 def _is_stacked_sum(flow: Flow, i: int) -> bool:
-    """`stack(operands).sum(dim)`: a sum of the operands where the dimension is the stack's own."""
+    """`stack(operands).sum(dim)`, also with weights in between: a sum of the operands where the dimension is the stack's own."""
     if flow.role[i] is not Role.REDUCE or len(flow.sources[i]) != 1:
         return False
     j = flow.sources[i][0][1]
+    while flow.role[j] is Role.SCALE and len(flow.consumers[j]) == 1:
+        j = flow.sources[j][0][1]
     return flow.role[j] is Role.STACK and len(flow.consumers[j]) == 1 and flow.nodes[i].meta.get("shape") == flow.nodes[flow.sources[j][0][1]].meta.get("shape")
 
 
@@ -66,36 +69,36 @@ def _interpolates(flow: Flow, i: int) -> bool:
     sources = dict(flow.sources[i])
     if flow.name(i) != "sub" or 1 not in sources:
         return False
-    products = [k for k, _ in flow.consumers[i] if flow.role[k] is Role.MULTIPLY]
+    products = [k for k, _ in flow.consumers[i] if flow.role[k] in (Role.MULTIPLY, Role.SCALE)]
     sums = [k for product in products for k, _ in flow.consumers[product] if flow.role[k] is Role.ADD]
     return any(sources[1] in dict(flow.sources[k]).values() for k in sums)
 
 
 def _opens_gate(flow: Flow, i: int) -> bool:
     """Whether all that is made of a sum is a sigmoid that multiplies other data: what is added there is no carry."""
-    gates = _beyond_views(flow, i)
+    gates = _beyond_views(flow, i, shifts=True)
     if flow.role[i] not in (Role.ADD, Role.FUSED_ADD) or not gates or any(flow.name(k) not in ("sigmoid", "hardsigmoid") for k in gates):
         return False
-    turned = (Role.ADD, Role.SCALE)  # 1 − gate
-    uses = [use for gate in gates for k in _beyond_views(flow, gate) for use in (_beyond_views(flow, k) if flow.role[k] in turned else [k])]
+    uses = [use for gate in gates for use in _beyond_views(flow, gate, shifts=True)]
     return bool(uses) and all(flow.role[k] is Role.MULTIPLY for k in uses)
 
 
 def is_gated_activation(flow: Flow, i: int) -> bool:
     """Whether all that is made of a sum is a bounded activation that is multiplied, or interpolated, with something else."""
-    made = _beyond_views(flow, i)
+    made = _beyond_views(flow, i, shifts=True)
     uses = [use for k in made for use in _beyond_views(flow, k)]
     bounded = all(flow.name(k) in ("tanh", "sigmoid", "hardsigmoid") for k in made)
     blends = [k for k in uses if flow.role[k] is Role.MULTIPLY or flow.name(k) in ("sub", "rsub", "lerp")]
     return bool(blends) and bounded and all(k in blends or flow.role[k] is Role.ADD for k in uses)
 
 
-def _beyond_views(flow: Flow, i: int) -> list[int]:
-    """The first operators that use a value, seen through views and slices."""
+def _beyond_views(flow: Flow, i: int, *, shifts: bool = False) -> list[int]:
+    """The first operators that use a value, seen through views and slices, and with `shifts` through a constant or a parameter added or multiplied."""
     found, stack = [], [i]
     while stack:
         for k, _ in flow.consumers[stack.pop()]:
-            if flow.role[k] is Role.LAYOUT or flow.name(k) in ("slice", "split", "chunk", "unsafe_split", "select", "narrow"):
+            view = flow.role[k] is Role.LAYOUT or flow.name(k) in SLICING
+            if view or (shifts and flow.role[k] in (Role.ADD, Role.SCALE) and len(flow.sources[k]) == 1):
                 stack.append(k)
             else:
                 found.append(k)
@@ -126,9 +129,11 @@ def _operands(flow: Flow, i: int, outer: tuple[tuple[Edge, Role], ...]) -> Itera
 def _nests(flow: Flow, i: int, j: int) -> bool:
     if len(flow.consumers[j]) != 1 or (flow.role[i] is Role.ADD and len(flow.sources[i]) < 2):
         return False
+    if flow.role[i] in (Role.REDUCE, Role.SCALE):
+        return flow.role[j] in (Role.STACK, Role.SCALE)
     if len(flow.sources[j]) < 2:
         return flow.role[i] is flow.role[j] is Role.ADD and len(flow.sources[j]) == 1 and not flow.holds_parameter[j]  # sum() begins with 0 + x
-    return flow.role[j] is Role.STACK if flow.role[i] is Role.REDUCE else flow.role[j] is flow.role[i] and flow.role[j] in (Role.ADD, Role.CONCAT)
+    return flow.role[j] is flow.role[i] and flow.role[j] in (Role.ADD, Role.CONCAT)
 
 
 def groups(flow: Flow, i: int, operands: list[Operand]) -> list[int]:
@@ -143,10 +148,17 @@ def groups(flow: Flow, i: int, operands: list[Operand]) -> list[int]:
     for k, operand in enumerate(operands):
         place, parameters = (None, frozenset[str]()) if operand.value is None else _origin(flow, operand.value)
         alike = known.setdefault(place, [])
-        number = next((n for other, n in alike if parameters and place and (other <= parameters or parameters <= other)), k)
+        number = next((n for other, n in alike if parameters and place and other == parameters), k)
         alike.append((parameters, number))
         found.append(number)
-    return found
+    return _with_first_steps(found, [alike for alike in known.values() if len(alike) > 2])
+
+
+def _with_first_steps(found: list[int], places: list[list[tuple[frozenset[str], int]]]) -> list[int]:
+    """A loop's first step may lack the layers of its state: it belongs to the steps that have them too, where those are several."""
+    size = Counter(found)
+    same = {n: m for alike in places for one, n in alike for all_, m in alike if size[n] == 1 and size[m] > 1 and one < all_}
+    return [same.get(n, n) for n in found]
 
 
 def _origin(flow: Flow, i: int) -> tuple[object, frozenset[str]]:
@@ -170,7 +182,7 @@ def interpolating_edges(flow: Flow, operands: list[Operand], k: int) -> tuple[Ed
     """The edges by which `x` passes as well in `x + z·(n − x)`, from the join inward: with them the carry is (1 − z)·x. None for other sums."""
     value = operands[k].value
     for other in operands[:k] + operands[k + 1 :]:
-        if other.value is None or flow.role[other.value] is not Role.MULTIPLY:
+        if other.value is None or flow.role[other.value] not in (Role.MULTIPLY, Role.SCALE):
             continue
         for position, j in flow.sources[other.value]:
             if flow.name(j) == "sub" and dict(flow.sources[j]).get(1) == value and len(flow.consumers[j]) == 1:
@@ -197,12 +209,16 @@ def is_broadcast(flow: Flow, operand: Operand) -> bool:
 def takes_apart(flow: Flow, consumers: list[int]) -> bool:
     """Whether a value is only taken apart, and one of the parts is a single position of it: a step of a sequence, a class token beside the rest. Parts of
     channels are not meant: a network that processes some and passes the others on has a skip."""
-    return all(flow.name(i) in SLICING for i in consumers) and any(_takes_one(flow, i) for i in consumers)
+    parts = [i for i in consumers if flow.name(i) in SLICING - {"index_select"} and flow.role[i] is Role.POOL]
+    return len(parts) == len(consumers) and any(takes_one(flow, i) for i in parts)
 
 
-def _takes_one(flow: Flow, i: int) -> bool:
+def takes_one(flow: Flow, i: int) -> bool:
+    """Whether a node takes a single position out of a value: a step of a sequence, a token."""
     if flow.name(i) in ("select", "unbind"):
         return True
+    if flow.name(i) not in SLICING or flow.role[i] is not Role.POOL or len(flow.sources[i]) != 1:
+        return False
     whole, part = (flow.nodes[k].meta.get("shape", ()) for k in (flow.sources[i][0][1], i))
     cut = next((dim for dim, (a, b) in enumerate(zip(whole, part, strict=False)) if a != b), None)
     return cut == 0 or (cut is not None and part[cut] == 1)
@@ -210,7 +226,10 @@ def _takes_one(flow: Flow, i: int) -> bool:
 
 def is_gate_of(flow: Flow, i: int, operands: list[Operand]) -> bool:
     """Whether a value is a gate that multiplies in one of the operands: `f` in `(1 − f)·h + f·n` is no fork where h happens to be constant."""
-    if flow.name(i) not in ("sigmoid", "hardsigmoid", "softmax", "sub", "rsub"):
+    gate = i
+    while (flow.name(gate) in ("sub", "rsub") or flow.role[gate] is Role.LAYOUT) and len(flow.sources[gate]) == 1:
+        gate = flow.sources[gate][0][1]  # 1 − gate
+    if flow.name(gate) not in ("sigmoid", "hardsigmoid", "softmax"):
         return False
     products = {o.value for o in operands if o.value is not None and flow.role[o.value] is Role.MULTIPLY}
     return any(k in products for k in _beyond_views(flow, i))

@@ -170,7 +170,7 @@ class _Join:
     def _compares_slices(self, step: _Step) -> bool:
         """A sum of what came from one position of a value with what came from others (two time steps of one input): no coordinate is bypassed."""
         first = step.edges[-1][0]
-        return self.flow.name(first) in SLICING and takes_apart(self.flow, [first, *(i for i, _ in self._first_edges(step.value))])
+        return takes_apart(self.flow, [first, *(i for i, _ in self._first_edges(step.value))])
 
     def _forks_streams(self, step: _Step) -> bool:
         """Behind a mixture: the streams themselves, and not a view of them on the way into it."""
@@ -185,7 +185,11 @@ class _Join:
             roles = tuple(edge_role(flow, i, position) for i, position in edges)
         branch = self._branch(step.value, edges)
         values = {o.value for o in self.operands}
-        blends = bool(again) or flow.role[self.i] is Role.LERP or any(flow.name(i) == "sub" and {j for _, j in flow.sources[i]} & values for i, _ in edges)
+        blends = (
+            bool(again)
+            or flow.role[self.i] is Role.LERP
+            or any(flow.name(i) == "sub" and i not in self._sums and {j for _, j in flow.sources[i]} & values for i, _ in edges)
+        )
         return SkipPath(
             join=flow.nodes[self.i],
             fork=flow.nodes[step.value],

@@ -8,6 +8,7 @@ from torch import fx
 
 from gradflow.operators import Role
 from gradflow.residual.flow import Flow, name_of
+from gradflow.residual.joins import takes_one
 from gradflow.residual.paths import HighwayPath, SkipPath, Stretch
 from gradflow.residual.reach import Descent, Descents
 from gradflow.residual.search import stretch
@@ -17,7 +18,8 @@ def find_highways(skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
     """Chains of additive skips, each followed back from its last join; longest chains first, then nearest the input.
 
     A skip's predecessor is the latest join that its fork is computed from. Where several skips have the same predecessor, the chain goes on along the one
-    whose trunk is lightest and shortest, and the others begin highways of their own. Concatenations and detached skips carry no highway.
+    whose trunk is lightest and shortest, and the others begin highways of their own. Concatenations and detached skips carry no highway, nor do skips from
+    farther back than the stream that they are added to: a second skip at a join, `x0` in `a·x + b·x0`.
     """
     if not skips:
         return ()
@@ -26,23 +28,49 @@ def find_highways(skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
     for skip in skips:
         if _carries(skip):
             parallel.setdefault((skip.join, skip.fork), []).append(skip)
-    carrying = [group[0] for group in parallel.values()]
     main: dict[fx.Node, SkipPath] = {}
-    for skip in carrying:
+    for skip in (group[0] for group in parallel.values()):
         if skip.join not in main or flow.index[skip.fork] > flow.index[main[skip.join].fork]:
             main[skip.join] = skip
+    main = _on_the_stream(flow, main)
+    carrying = list(main.values())
     joins = {flow.index[join] for join in main}
     ends = {flow.index[s.join] for s in skips if s.kind == "detached"} - joins
     latest = _latest(flow, joins | ends)
     before = {fork: i for fork in {flow.index[skip.fork] for skip in skips} if (i := latest[fork]) in joins}
     of_fork = {fork: _trunk(flow, fork, before[fork]) for fork in {flow.index[skip.fork] for skip in carrying} if fork in before}
-    trunks = {id(skip): of_fork.get(flow.index[skip.fork]) for skip in carrying}
-    stages = {id(group[0]): _stage(flow, group) for group in parallel.values()}
+    apart = {fork for fork, trunk in of_fork.items() if _regroups(flow, trunk)}
+    before = {fork: join for fork, join in before.items() if fork not in apart}
+    trunks = {id(skip): None if (fork := flow.index[skip.fork]) in apart else of_fork.get(fork) for skip in carrying}
+    stages = {id(skip): _stage(flow, parallel[skip.join, skip.fork]) for skip in carrying}
     following = _following(flow, skips, before, trunks, main)
     chained = {id(s) for s in following.values()}
     chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
     highways = [_highway(chain, trunks, stages) for chain in chains]
     return tuple(sorted(highways, key=lambda h: (-len(h.skips), flow.index[h.skips[-1].fork])))
+
+
+def _on_the_stream(flow: Flow, main: dict[fx.Node, SkipPath]) -> dict[fx.Node, SkipPath]:
+    """The joins' skips without those beside which another operand comes, weight-free, from a later join than their fork: that operand is the stream."""
+    kept: dict[fx.Node, SkipPath] = {}
+    stream: dict[int, int] = {}  # join -> the join that its value counts as: itself, or for one that only adds to the stream, the stream's own
+    for join, skip in sorted(main.items(), key=lambda item: flow.index[item[0]]):
+        roots = (r for r in skip.branch.roots if r not in skip.branch.path and r > flow.index[skip.fork])
+        before = max((b for r in roots if (b := _behind(flow, r, stream)) is not None), default=-1)
+        if before > flow.index[skip.fork]:
+            stream[flow.index[join]] = before
+        else:
+            stream[flow.index[join]], kept[join] = flow.index[join], skip
+    return kept
+
+
+def _behind(flow: Flow, i: int, stream: dict[int, int]) -> int | None:
+    """The join that a value is, but for views, factors and masks."""
+    while i not in stream:
+        if flow.role[i] not in (Role.LAYOUT, Role.SCALE, Role.DROPOUT) or len(flow.sources[i]) != 1:
+            return None
+        i = flow.sources[i][0][1]
+    return stream[i]
 
 
 def _through_concatenations(flow: Flow, skips: tuple[SkipPath, ...]) -> Flow:
@@ -71,6 +99,13 @@ def _trunk(flow: Flow, fork: int, join: int) -> Stretch:
     if fork == join:
         return Stretch(top=flow.nodes[fork], bottom=flow.nodes[fork], edges=())
     return stretch(flow, fork, join, Descent(flow, join).between([fork]))
+
+
+def _regroups(flow: Flow, trunk: Stretch) -> bool:
+    """Whether a trunk collects the steps of one loop and takes single ones out again for the next: the last of one is not the first of the other."""
+    on = [flow.index[node] for node, _ in trunk.edges]
+    collected = min((i for i in on if flow.role[i] in (Role.STACK, Role.CONCAT)), default=None)
+    return collected is not None and any(i > collected and takes_one(flow, i) for i in on)
 
 
 def _following(

@@ -235,7 +235,11 @@ def _takes_targets(loss: LossFunction, name: str, there_are_targets: bool) -> bo
     takes = {count: _binds(signature, count) for count in (1, 2)}
     if takes[2] and (there_are_targets or not takes[1]):
         if not there_are_targets:
-            raise LossError(loss=name, reason="it takes (output, targets), and there are no targets", remedy="Define `targets` beside it, or give them.")
+            raise LossError(
+                loss=name,
+                reason="it takes (output, targets), and there are no targets",
+                remedy="Define `targets` beside it, or give a --batch FILE with inputs and targets.",
+            )
         return True
     if not takes[1]:
         raise LossError(loss=name, reason=f"it takes {signature}", remedy="Define it as loss(output, targets) or loss(output).")

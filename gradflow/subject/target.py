@@ -183,7 +183,8 @@ def _module(value: object, arguments: Mapping[str, object], target: str, others:
     names = [name for name in names if name != "model"]
     if isinstance(value, torch.nn.Module):
         if arguments:
-            raise ArgumentError(argument=next(iter(arguments)), reason=f"{target} is a module that is already built, so it takes no arguments")
+            reason = f"{target} is a module that is already built, so it takes no arguments"
+            raise ArgumentError(argument=next(iter(arguments)), reason=reason, remedy="Leave --arg out, or name what builds the module.")
         return value
     if not callable(value):
         raise NotAModel(target=target, found=described(value), candidates=names)

@@ -59,16 +59,17 @@ class UNets(nn.Module):
     def __init__(self, nodes: int) -> None:
         super().__init__()
         self.nets = max(1, nodes // (6 * self.LEVELS))
-        self.down, self.up = nn.Parameter(torch.randn(WIDTH, WIDTH) / 2), nn.Parameter(torch.randn(2 * WIDTH, WIDTH) / 2)
+        self.down = nn.ParameterList(torch.randn(WIDTH, WIDTH) / 2 for _ in range(self.LEVELS))
+        self.up = nn.ParameterList(torch.randn(2 * WIDTH, WIDTH) / 2 for _ in range(self.LEVELS))
 
     def forward(self, x: Tensor) -> Tensor:
         for _ in range(self.nets):
             kept = []
-            for _ in range(self.LEVELS):
+            for down in self.down:
                 kept.append(x)
-                x = (x @ self.down).tanh()
-            while kept:
-                x = (torch.cat([x, kept.pop()], 1) @ self.up).tanh()
+                x = (x @ down).tanh()
+            for up in self.up:
+                x = (torch.cat([x, kept.pop()], 1) @ up).tanh()
         return x
 
 
