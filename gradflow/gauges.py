@@ -102,8 +102,13 @@ class SkipGauge:
             self._sums["rest"] = inner(rest, rest, 1)
 
     def sums(self) -> dict[str, Tensor]:
-        """Everything measured, by `SkipSums`' field names; empty when no gradient came, or none left."""
-        return self._sums if "ss" in self._sums else {}
+        """Everything measured, by `SkipSums`' field names; empty when no gradient came, none left, or the path could not be replayed."""
+        return self._sums if "ss" in self._sums and not (self._replay is not None and self._replay.failure) else {}
+
+    @property
+    def failures(self) -> list[str]:
+        """What could not be replayed."""
+        return [replay.failure for replay in (self._replay, self._full) if replay is not None and replay.failure]
 
 
 class ForkGauge:
@@ -141,6 +146,11 @@ class HighwayGauge:
             gauge.on_open = self._opener(k)
             gauge.on_close = self._closer(k)
             gauge.starts_highway = k == 0 and path.stages[0].edges == gauge.skip.path
+
+    @property
+    def failures(self) -> list[str]:
+        """What could not be replayed."""
+        return [replay.failure for replay in (*self._stages, *self._trunks) if replay.failure]
 
     def _opener(self, k: int) -> Callable[[Tensor], None]:
         def opened(g: Tensor) -> None:

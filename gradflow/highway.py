@@ -19,11 +19,16 @@ from gradflow.tape import Tape
 
 
 class Replay:
-    """A stretch, ready to be replayed any number of times before the backward pass reaches it."""
+    """A stretch, ready to be replayed any number of times before the backward pass reaches it.
+
+    Attributes:
+        failure: the operator that could not be called and why; then nothing is said of what it would have sent.
+    """
 
     def __init__(self, tape: Tape, stretch: Stretch) -> None:
         self._top = tape.values[stretch.top]
         self._bottom = tape.values[stretch.bottom]
+        self.failure = ""
         self._steps: dict[Any, list[int]] = {}
         for fx_node, position in stretch.edges:
             if fx_node in tape.operators:  # a getitem picks an output of a node; the edge above it already leads there
@@ -37,7 +42,11 @@ class Replay:
                 grads = waiting.pop(node, None)
                 if grads is None:
                     continue
-                results = call(node, grads, positions)
+                try:
+                    results = call(node, grads, positions)
+                except Exception as error:  # the engine may call a node in a way that we do not know: no fault of the model's
+                    self.failure = f"{node.name()}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                    return None
                 for position in positions:
                     self._deliver(waiting, node, position, results[position])
         return waiting.get(self._bottom[0], {}).get(self._bottom[1])

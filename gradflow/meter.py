@@ -33,12 +33,14 @@ class Readings:
         parameters: sums over each parameter's gradient (without zeros and underflow), by name; likewise.
         skips: sums of each skip, None where no gradient reached its join.
         tops: ‖g‖² at each highway's last join; None likewise.
+        failures: operators that could not be replayed, and why.
     """
 
     values: Mapping[Value, GradientSums]
     parameters: Mapping[str, GradientSums]
     skips: Sequence[SkipSums | None]
     tops: Sequence[float | None]
+    failures: Sequence[str]
 
 
 @dataclass(kw_only=True)
@@ -165,6 +167,7 @@ class Meter:
             parameters={name: _parameter_sums(host.get(i)) for name, i in weights.items()},
             skips=[_skip_sums({k: host.get(i) for k, i in sums.items()}) if sums else None for sums in skips],
             tops=[None if i is None else float(host.get(i).sum()) for i in tops],
+            failures=tuple(dict.fromkeys(f for failures in [g.failures for g in self._gauges] + [h.failures for h in self._highways] for f in failures)),
         )
 
 

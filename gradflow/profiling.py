@@ -285,6 +285,10 @@ def _run(subject: _Subject, observation: Observation, skips: Sequence[records.Sk
     worst = max((skip.ledger_error or 0.0 for skip in skips), default=0.0)
     if worst > max(_LEDGER[d] for d in (next(model.parameters()).dtype, *observation.dtypes)) * (10 if settings.amp else 1):
         said.append(f"a ledger does not close (error {worst:.2g}): a gradient hook of the model changes gradients on their way, and the highway ignores it")
+    said += [
+        f"gradflow could not replay {failure}; the λ and the highways that pass there are missing: please report it"
+        for failure in observation.readings.failures
+    ]
     if leaves_fused_path(model, settings):
         said.append("torch's fused path for frozen encoders in eval mode is not taken under hooks: values may differ from a plain run's in the last digits")
     if settings.amp == "fp16":

@@ -131,7 +131,7 @@ _FIELDS = ("lam", "lam_low", "lam_high", "n_eff", "lam_full", "misfit", "gain", 
 def _measure(path: SkipPath, calls: list[SkipSums], samples: int, seed: int) -> tuple[Measures, dict[str, str]]:
     measures: Measures = dict.fromkeys(_FIELDS)
     if not calls:
-        return measures, dict.fromkeys(_FIELDS, "no gradient arrived at the join or at the fork")
+        return measures, dict.fromkeys(_FIELDS, "no gradient arrived at the join or at the fork, or its path could not be replayed (the notes say so)")
     undefined: dict[str, str] = {}
     gg, ss, ff, tt, sf = (total([getattr(c, k) for c in calls]) for k in ("gg", "ss", "ff", "tt", "sf"))
     g, s, f, t = (math.sqrt(x.sum()) for x in (gg, ss, ff, tt))
@@ -202,7 +202,9 @@ def _put_interval(measures: Measures, undefined: dict[str, str], path: SkipPath,
 def _add_highway(measures: Measures, undefined: dict[str, str], read: list[tuple[int, SkipSums]], tops: dict[int, float]) -> None:
     on = [(i, s) for i, s in read if s.hh is not None and s.ht is not None and tops.get(i, 0.0) > 0]
     if not on:
-        reason = "it is on no highway: concatenations, detached skips and second operands carry none" if read else "no gradient arrived"
+        reason = (
+            "it is on no highway: concatenations, detached skips and second operands carry none" if read else "no gradient arrived, or it could not be replayed"
+        )
         measures.update(highway_gain=None, highway_share=None)
         undefined |= dict.fromkeys(("highway_gain", "highway_share"), reason)
         return
@@ -232,7 +234,8 @@ def account_highways(observation: Observation, model_class: str, output: Gradien
     found = []
     for path, top in zip(observation.highways, observation.readings.tops, strict=True):
         on = [(i, s) for i in (position[id(p)] for p in reversed(path.skips)) if (s := observation.readings.skips[i]) is not None]
-        if top is None or not on:
+        unreplayed = observation.readings.failures and any(s.hh is None for _, s in on)
+        if top is None or not on or unreplayed:
             continue
         lams = [_stage_lam(observation, i) for i, _ in on]
         gains = [0.0 if s.hh is None or not top > 0 else math.sqrt(_sum(s.hh) / top) for _, s in on]
