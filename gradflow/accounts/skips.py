@@ -16,6 +16,7 @@ from gradflow.observe import Observation
 from gradflow.operators import Role
 from gradflow.records import Highway, Location, Skip
 from gradflow.residual import SkipPath
+from gradflow.residual.flow import same_layers
 from gradflow.sums import Floats, GradientSums, SkipSums, misfit_squared, total
 
 Measures = dict[str, float | bool | None]
@@ -51,18 +52,8 @@ def sites(skips: Sequence[SkipPath], model_class: str) -> tuple[Site, ...]:
 
 
 def _same_layers(one: SkipPath, other: SkipPath) -> bool:
-    """Whether two branches use the same parameters, but for those of one module that a loop's first step does with or without: its state is made of
-    parameters alone, or of nothing."""
-    if not (one.ending and other.ending):
-        return True  # its end is out of sight of any layer
-    nested = one.ending <= other.ending or other.ending <= one.ending
-    return one.ending == other.ending or (nested and _owners(one) == _owners(other))
-
-
-def _owners(skip: SkipPath) -> set[str]:
-    """The modules of its branch's parameters; each member of a ParameterList stands for itself."""
-    split = ((name, *name.rpartition(".")) for name in skip.ending)
-    return {name if last.isdigit() else owner for name, owner, _, last in split}
+    """Whether the ends of two branches use the same layers; an end that is out of sight of any layer may be either's."""
+    return not (one.ending and other.ending) or same_layers(one.ending, other.ending)
 
 
 def module_path(skip: SkipPath) -> str:

@@ -128,3 +128,15 @@ def parameters_of(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
             found[node.meta["parameter"]] = None
         stack.extend(a for a in reversed(node.args) if isinstance(a, fx.Node))
     return tuple(dict.fromkeys([*found, *(name for n in nodes for name in n.meta.get("frozen", ()))]))
+
+
+def same_layers(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether two sets of parameters are one layer's, or several layers': equal, but for some of one module that a call does with or without (a first state
+    that is made of parameters alone, or of nothing; a bias that is added apart)."""
+    return one == other or ((one <= other or other <= one) and _owners(one) == _owners(other))
+
+
+def _owners(parameters: frozenset[str]) -> set[str]:
+    """The modules of these parameters; each member of a ParameterList stands for itself."""
+    split = ((name, *name.rpartition(".")) for name in parameters)
+    return {name if last.isdigit() else owner for name, owner, _, last in split}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from gradflow.operators import SLICING, Role
-from gradflow.residual.flow import Edge, Flow, parameters_of
+from gradflow.residual.flow import Edge, Flow, parameters_of, same_layers
 from gradflow.residual.reach import NO_WAY, Way
 from gradflow.residual.roles import JOINS, edge_role
 
@@ -148,7 +148,7 @@ def groups(flow: Flow, i: int, operands: list[Operand]) -> list[int]:
     for k, operand in enumerate(operands):
         place, parameters = (None, frozenset[str]()) if operand.value is None else _origin(flow, operand.value)
         alike = known.setdefault(place, [])
-        number = next((n for other, n in alike if parameters and place and other == parameters), k)
+        number = next((n for other, n in alike if parameters and place and same_layers(other, parameters)), k)
         alike.append((parameters, number))
         found.append(number)
     return _with_first_steps(found, [alike for alike in known.values() if len(alike) > 2])

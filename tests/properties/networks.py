@@ -1,224 +1,26 @@
 """Random residual networks from a drawn plan that knows which skips are planted.
 
-A plan is a tree of frozen records that says nothing about torch; `Network` interprets it, and can be asked to run plainly, with the operands of every fork
-split into clones (whose gradients are then s and f exactly), or with every additive branch cut. Data is [batch, tokens, width] throughout.
+`Network` interprets a plan, and can be asked to run plainly, with the operands of every fork split into clones (whose gradients are then s and f exactly), or
+with every additive branch cut. Data is [batch, tokens, width] throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gradflow.records import Form, Kind
+from .plans import Block, Collected, Element, Op, Plan, Planted, Towers, random_networks
+
+__all__ = ["Block", "Collected", "Element", "Network", "Op", "Plan", "Planted", "Towers", "Trace", "loss", "random_networks"]
 
 TOKENS = 2
-ACTIVATIONS = ("relu", "gelu", "tanh", "silu")
-FRESH = (
-    "bare",
-    "norm",
-    "gelu",
-    "silu",
-    "linear",
-)  # their outputs are not saved for backward: an in-place sum may write into them
+STREAMS = 2
 
 Mode = Literal["plain", "split", "cut"]
-
-
-@dataclass(frozen=True)
-class Op:
-    """One operator with one data operand: "linear", "bare" (a linear without bias), "norm", "side" (an input of its own is added), "table" or an activation."""
-
-    name: str
-
-    @property
-    def weight(self) -> int:
-        return int(self.name in ("linear", "bare"))
-
-
-@dataclass(frozen=True)
-class Towers:
-    """Two equally heavy branches, added: not a skip."""
-
-    depth: int
-    activation: str
-
-    @property
-    def weight(self) -> int:
-        return self.depth
-
-
-@dataclass(frozen=True)
-class Block:
-    """y = S(x) + F(x), or a concatenation and a linear layer.
-
-    `beside` is a second branch, added as well (parallel attention and MLP); `far` adds 0.5 times the network's first value.
-    """
-
-    skip: str
-    branch: tuple[Element, ...]
-    join: str
-    beside: tuple[Element, ...] = ()
-    far: bool = False
-
-    @property
-    def bypassed(self) -> int:
-        return max(weight_of(self.branch), weight_of(self.beside), int(self.skip == "highway"))
-
-    @property
-    def weight(self) -> int:
-        return max(self.bypassed, SKIP_WEIGHT.get(self.skip, 0)) + int(self.form == "concat")
-
-    @property
-    def form(self) -> Form:
-        return "concat" if self.join == "concat" else "add"
-
-    @property
-    def kind(self) -> Kind:
-        if self.form == "concat":
-            return "concat"
-        scaled = "scaled" if self.join in ("from branch", "alpha on skip") else "identity"
-        return _KIND.get(self.skip, scaled)  # type: ignore[return-value]
-
-
-Element = Op | Towers | Block
-
-SKIPS = ("identity", "constant", "quotient", "vector", "projection", "bare projection", "highway", "tanh gate", "norm", "views", "permuted")
-PLAIN_SKIPS = ("identity", "constant", "views")
-CONCAT_SKIPS = ("identity", "constant", "vector", "norm", "views")
-SKIP_WEIGHT = {"projection": 1, "bare projection": 1}
-_KIND = {
-    "constant": "scaled", "quotient": "scaled", "vector": "scaled", "projection": "projection", "bare projection": "projection", "highway": "gated",
-    "tanh gate": "gated", "norm": "norm",
-}  # fmt: skip
-JOINS = ("skip + branch", "branch + skip", "skip - branch", "from branch", "in place", "alpha on branch", "alpha on skip", "concat")
-
-
-def weight_of(elements: tuple[Element, ...]) -> int:
-    """Weighted layers on the heaviest path."""
-    return sum(e.weight for e in elements)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A network: elements between a stem and a head, or from the input itself."""
-
-    elements: tuple[Element, ...]
-    width: int
-    batch: int
-    seed: int
-    stem: bool
-
-    @property
-    def planted(self) -> dict[str, Planted]:
-        """Every planted skip by its name: the path of its block."""
-        return {p.name: p for p in _planted(self.elements, "", 0)}
-
-
-@dataclass(frozen=True)
-class Planted:
-    name: str
-    block: str
-    kind: Kind
-    form: Form
-    bypassed: int
-
-
-def _planted(elements: tuple[Element, ...], prefix: str, before: int) -> Iterator[Planted]:
-    """`before`: weighted layers from the network's first value to this sequence."""
-    for i, element in enumerate(elements):
-        name = f"{prefix}{i}"
-        if isinstance(element, Block):
-            yield Planted(name, name, element.kind, element.form, element.bypassed)
-            if element.far:
-                yield Planted(f"{name}.far", name, "scaled", "add", before + element.weight)
-            yield from _planted(element.branch, f"{name}.branch.", before)
-            yield from _planted(element.beside, f"{name}.beside.", before)
-        before += element.weight
-
-
-# Strategies.
-
-
-def _ops(*, inner: bool) -> st.SearchStrategy[Op]:
-    names = ["linear", "bare", "norm", *ACTIVATIONS, *(["side", "table"] if inner else [])]
-    return st.sampled_from(names).map(Op)
-
-
-@st.composite
-def _chain(draw: st.DrawFn, least: int) -> tuple[Op, ...]:
-    """1 to 4 weighted layers with activations, norms and side inputs around them."""
-    layers = draw(st.integers(least, max(least, 4) if least > 1 else 3))
-    chain: list[Op] = []
-    for _ in range(layers):
-        chain.append(Op(draw(st.sampled_from(["linear", "bare"]))))
-        chain.extend(draw(st.lists(_ops(inner=True).filter(lambda op: not op.weight), max_size=2)))
-    if draw(st.booleans()):
-        chain.insert(0, Op(draw(st.sampled_from(["norm", *ACTIVATIONS]))))
-    return tuple(chain)
-
-
-def _towers() -> st.SearchStrategy[Towers]:
-    return st.builds(Towers, st.integers(0, 2), st.sampled_from(ACTIVATIONS))
-
-
-@st.composite
-def _block(draw: st.DrawFn, nesting: int, far: bool) -> Block:
-    join = draw(st.sampled_from(JOINS))
-    branch: tuple[Element, ...]
-    if draw(st.integers(0, 7)) == 0:
-        skip, branch = draw(st.sampled_from(PLAIN_SKIPS)), (Op("norm"), *draw(st.sampled_from([(), (Op("tanh"),)])))  # no weighted layer, but a parameter
-    else:
-        skip = draw(st.sampled_from(CONCAT_SKIPS if join == "concat" else SKIPS))
-        branch = draw(_chain(least=SKIP_WEIGHT.get(skip, 0) + 1))
-        if nesting and draw(st.booleans()):
-            inner = (draw(_towers() | _block(nesting - 1, far=False)), *draw(st.sampled_from([(), (Op("relu"),), (Op("norm"),)])))
-            at = draw(st.integers(0, len(branch)))
-            branch = (*branch[:at], *inner, *branch[at:])
-    lone = join == "skip + branch" and skip not in SKIP_WEIGHT and weight_of(branch) > 0  # else the lighter of two branches would be a skip itself
-    beside = draw(_chain(least=1)) if lone and draw(st.integers(0, 3)) == 0 else ()
-    far = far and not beside and join in ("skip + branch", "branch + skip") and draw(st.booleans())
-    return Block(skip=skip, branch=_mended(branch, last=FRESH if join == "in place" else None), join=join, beside=_mended(beside), far=far)
-
-
-def _mended(elements: tuple[Element, ...], last: tuple[str, ...] | None = None) -> tuple[Element, ...]:
-    """A sum straight into another is one join of many operands: keep an operator between them."""
-    found: list[Element] = []
-    for element in elements:
-        if element == Op("side") and (not found or _ends_in_sum(found[-1])):
-            found.append(Op("gelu"))
-        found.append(element)
-    if found and (_ends_in_sum(found[-1]) or (last is not None and not (isinstance(found[-1], Op) and found[-1].name in last))):
-        found.append(Op("gelu"))
-    return tuple(found)
-
-
-def _ends_in_sum(element: Element) -> bool:
-    return element in (Op("side"), Op("table")) or isinstance(element, Towers) or (isinstance(element, Block) and element.form == "add")
-
-
-@st.composite
-def random_networks(draw: st.DrawFn, max_blocks: int = 3) -> Plan:
-    """Sequences of blocks, nested ones, parallel towers and trunk operators."""
-    stem = draw(st.booleans())
-    elements: list[Element] = []
-    for i in range(draw(st.integers(1, max_blocks))):
-        if draw(st.integers(0, 4)) == 0:
-            elements.append(draw(_towers()))
-        trunk = draw(st.sampled_from([None, "linear", "norm", "relu"]))
-        if trunk:
-            elements.append(Op(trunk))
-        elements.append(draw(_block(nesting=1, far=i > 0 and weight_of(tuple(elements)) > 0)))
-    trunk = draw(st.sampled_from([None, "relu", "norm"]))
-    tail = (Op(trunk),) if trunk else ()
-    return Plan((*elements, *tail), width=draw(st.sampled_from([4, 6])), batch=draw(st.integers(2, 3)), seed=draw(st.integers(0, 2**16)), stem=stem)
-
-
-# The interpreter.
 
 
 @dataclass
@@ -233,6 +35,7 @@ class Trace:
     skip_ends: dict[str, Tensor] = field(default_factory=dict)
     branches: dict[str, Tensor] = field(default_factory=dict)
     sides: list[Tensor] = field(default_factory=list)
+    condition: Tensor | None = None
     first: Tensor | None = None
 
     def fork(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -259,6 +62,9 @@ class _Apply(nn.Module):
             self.layer = nn.LayerNorm(width)
         elif op.name == "table":
             self.table = nn.Parameter(torch.randn(TOKENS, width))
+        elif op.name == "told":
+            self.word = nn.Linear(root.plan.width, width)
+            root.conditioned = True
         elif op.name == "side":
             self.side, root.side_count = root.side_count, root.side_count + 1
 
@@ -267,6 +73,8 @@ class _Apply(nn.Module):
             return x + self.root[0].trace.sides[self.side]
         if self.op.name == "table":
             return x + self.table
+        if self.op.name == "told":
+            return x + self.word(self.root[0].trace.condition)
         return self.layer(x) if self.op.weight or self.op.name == "norm" else _FUNCTION[self.op.name](x)
 
 
@@ -289,26 +97,50 @@ class _Towers(nn.Module):
         return x
 
 
+class _Collected(nn.Module):
+    def __init__(self, plan: Collected, width: int) -> None:
+        super().__init__()
+        self.plan, self.layer = plan, nn.Linear(width, width)
+        self.merge = nn.Linear(plan.steps * width, width) if plan.how == "cat" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = []
+        for _ in range(self.plan.steps):
+            x = torch.tanh(self.layer(x))
+            states.append(x)
+        if self.merge is not None:
+            return self.merge(torch.cat(states, -1))
+        return torch.stack(states).mean(0) if self.plan.how == "mean" else torch.stack(states).sum(0)
+
+
 class _Block(nn.Module):
     def __init__(self, plan: Block, name: str, width: int, root: Network) -> None:
         super().__init__()
         self.plan, self.name, self.root = plan, name, (root,)
-        self.branch = _Sequence(plan.branch, f"{name}.branch.", width, root)
+        self.branch = _Sequence(plan.branch, f"{name}.branch.", width // 2 if plan.skip == "split" else width, root)
         self.beside = _Sequence(plan.beside, f"{name}.beside.", width, root) if plan.beside else None
         if plan.skip in ("projection", "bare projection"):
             self.shortcut: nn.Module = nn.Linear(width, width, bias=plan.skip == "projection")
         elif plan.skip == "norm":
             self.shortcut = nn.LayerNorm(width)
-        elif plan.skip in ("highway", "tanh gate"):
+        elif plan.skip in ("highway", "tanh gate", "interpolation", "lerp"):
             self.gate = nn.Linear(width, width)
+        elif plan.skip == "streams":
+            self.mix, self.read = nn.Parameter(torch.eye(STREAMS) + 0.3 * torch.randn(STREAMS, STREAMS)), nn.Parameter(torch.rand(STREAMS))
+            self.write = nn.Parameter(torch.rand(STREAMS, 1))
         elif plan.skip == "vector":
             self.scale = nn.Parameter(1 + 0.3 * torch.randn(width))
-        self.merge = nn.Linear(2 * width, width) if plan.form == "concat" else None
+        self.merge = nn.Linear(width if plan.skip == "split" else 2 * width, width) if plan.form == "concat" else None
 
     def forward(self, x: Tensor) -> Tensor:
         trace = self.root[0].trace
+        if self.plan.skip == "streams":
+            x = x.unsqueeze(2).expand(-1, -1, STREAMS, -1)
         near, away = trace.fork(self.name, x)
-        gate = torch.sigmoid(self.gate(away)) if self.plan.skip == "highway" else torch.tanh(self.gate(away)) if self.plan.skip == "tanh gate" else None
+        if self.plan.skip == "split":
+            halves = near.chunk(2, -1)
+            near, away = halves[0], halves[1] if near is away else away.chunk(2, -1)[1]
+        gate = torch.tanh(self.gate(away)) if self.plan.skip == "tanh gate" else torch.sigmoid(self.gate(away)) if hasattr(self, "gate") else None
         if trace.branch_first:
             f = self._branch(away, gate)
             s = self._skip(near, gate)
@@ -317,54 +149,54 @@ class _Block(nn.Module):
             f = self._branch(away, gate)
         trace.skip_ends[self.name] = s
         cut = trace.cut
-        y = self._join(s, cut(f))
+        y = self._join(s, cut(f), gate)
         if self.beside is not None:
             y = y + cut(self.beside(away))
         if self.plan.far and trace.first is not None:
             y = y + cut(0.5 * trace.first)
         trace.joins[self.name] = y
+        if self.plan.skip == "streams":
+            return y.sum(2)
         return y if self.merge is None else self.merge(y)
 
     def _branch(self, x: Tensor, gate: Tensor | None) -> Tensor:
+        if self.plan.skip == "streams":
+            return self.write * self.branch(self.read @ x).unsqueeze(2)
         f = self.branch(x)
         return f * gate if self.plan.skip == "highway" else f
 
     def _skip(self, x: Tensor, gate: Tensor | None) -> Tensor:
-        if gate is not None:
-            gate = self.root[0].trace.cut(gate)
-            return (1 - gate) * x if self.plan.skip == "highway" else x * gate
-        match self.plan.skip:
-            case "constant":
-                return 0.7 * x
-            case "quotient":
-                return x / 1.6
-            case "vector":
-                return x * self.scale
-            case "projection" | "bare projection" | "norm":
-                return self.shortcut(x)
-            case "views":
-                return x.reshape(-1, x.shape[-1]).view_as(x)
-            case "permuted":
-                return x.transpose(1, 2).contiguous().permute(0, 2, 1)
-        return x
+        written = _SKIPS.get(self.plan.skip)
+        return x if written is None else written(self, x, None if gate is None else self.root[0].trace.cut(gate))
 
-    def _join(self, s: Tensor, f: Tensor) -> Tensor:
-        match self.plan.join:
-            case "branch + skip":
-                return f + s
-            case "skip - branch":
-                return s - f
-            case "from branch":
-                return f - s
-            case "in place":
-                return f.clone().add_(s) if self.root[0].trace.mode == "cut" else f.add_(s)
-            case "alpha on branch":
-                return torch.add(s, f, alpha=0.5)
-            case "alpha on skip":
-                return torch.add(f, s, alpha=0.5)
-            case "concat":
-                return torch.cat([s, f], dim=-1)
-        return s + f
+    def _join(self, s: Tensor, f: Tensor, gate: Tensor | None) -> Tensor:
+        if self.plan.skip in ("interpolation", "lerp"):
+            gate = self.root[0].trace.cut(gate)
+            return torch.lerp(s, f, gate) if self.plan.skip == "lerp" else s + gate * (f - s)
+        if self.plan.join == "in place":
+            return f.clone().add_(s) if self.root[0].trace.mode == "cut" else f.add_(s)
+        return _JOINS.get(self.plan.join, torch.add)(s, f)
+
+
+_SKIPS: dict[str, Callable[[_Block, Tensor, Tensor | None], Tensor]] = {
+    "highway": lambda block, x, gate: (1 - gate) * x,
+    "tanh gate": lambda block, x, gate: x * gate,
+    "streams": lambda block, x, gate: block.mix @ x,
+    "constant": lambda block, x, gate: 0.7 * x,
+    "quotient": lambda block, x, gate: x / 1.6,
+    "vector": lambda block, x, gate: x * block.scale,
+    **dict.fromkeys(["projection", "bare projection", "norm"], lambda block, x, gate: block.shortcut(x)),
+    "views": lambda block, x, gate: x.reshape(-1, x.shape[-1]).view_as(x),
+    "permuted": lambda block, x, gate: x.transpose(1, 2).contiguous().permute(0, 2, 1),
+}
+_JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "branch + skip": lambda s, f: f + s,
+    "skip - branch": lambda s, f: s - f,
+    "from branch": lambda s, f: f - s,
+    "alpha on branch": lambda s, f: torch.add(s, f, alpha=0.5),
+    "alpha on skip": lambda s, f: torch.add(f, s, alpha=0.5),
+    "concat": lambda s, f: torch.cat([s, f], dim=-1),
+}
 
 
 class _Sequence(nn.Module):
@@ -385,6 +217,8 @@ class _Sequence(nn.Module):
 def _module(element: Element, name: str, width: int, root: Network) -> nn.Module:
     if isinstance(element, Block):
         return _Block(element, name, width, root)
+    if isinstance(element, Collected):
+        return _Collected(element, width)
     return _Towers(element, width, root) if isinstance(element, Towers) else _Apply(element, width, root)
 
 
@@ -393,12 +227,13 @@ class Network(nn.Module):
 
     def __init__(self, plan: Plan, names: str = "") -> None:
         super().__init__()
-        self.plan, self.names, self.side_count, self.trace = plan, names, 0, Trace()
+        self.plan, self.names, self.side_count, self.conditioned, self.trace = plan, names, 0, False, Trace()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
             self.stem = nn.Linear(plan.width, plan.width) if plan.stem else None
             self.body = _Sequence(plan.elements, "", plan.width, self)
             self.head = nn.Linear(plan.width, plan.width)
+            self.embed = nn.Linear(plan.width, plan.width) if self.conditioned else None
         self.double()
 
     def module_name(self, path: str) -> str:
@@ -406,15 +241,18 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, *sides: Tensor) -> Tensor:
         self.trace = Trace(mode=self.trace.mode, branch_first=self.trace.branch_first, sides=list(sides))
+        if self.embed is not None:
+            self.trace.condition = torch.tanh(self.embed(sides[-1]))
         x = x if self.stem is None else self.stem(x)
         self.trace.first = x
         return self.head(self.body(x))
 
     def inputs(self) -> tuple[Tensor, ...]:
-        """The batch, and one side input for each operator that takes one: the same for the same plan."""
+        """The batch, one side input for each operator that takes one, and the condition: the same for the same plan."""
         generator = torch.Generator().manual_seed(self.plan.seed + 1)
         shape = (self.plan.batch, TOKENS, self.plan.width)
-        return tuple(torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(1 + self.side_count))
+        shapes = [shape] * (1 + self.side_count) + [(self.plan.batch, 1, self.plan.width)] * self.conditioned
+        return tuple(torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
 
 
 def loss(output: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def gradients(network: Network) -> dict[str, Gradients]:
     found = {}
     for i, name in enumerate(names):
         g, t, s, f = ends[i], ends[i + len(names)], parts[i], parts[i + len(names)]
-        found[name] = Gradients(g, s, f, t, s if g.shape != s.shape else _full(network, whole, name, g))
+        found[name] = Gradients(g, s, f, t, s if network.plan.planted[name].form == "concat" else _full(network, whole, name, g))
     return found
 
 

@@ -3,12 +3,12 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradflow.records import Skip
 
-from .networks import Block, Op, Plan, random_networks
+from .networks import Block, Collected, Element, Op, Plan, random_networks
 from .oracles import Seen, see
 
 _STRUCTURE = ("kind", "form", "bypassed_layers", "path_ops")
@@ -23,6 +23,7 @@ def _planted(plan: Plan) -> dict[str, tuple[str, str, int]]:
     return {p.name: (p.kind, p.form, p.bypassed) for p in plan.planted.values()}
 
 
+@settings(max_examples=120)
 @given(random_networks())
 def test_random_network(plan: Plan) -> None:
     """Every planted skip is found with its kind, form and number of bypassed layers, and no other is."""
@@ -64,3 +65,39 @@ def test_last_operator_of_the_branch(skip: str, join: str, last: str) -> None:
     """Whatever the branch ends with, a sum into it closes the skip, in place or not."""
     plan = Plan((Block(skip, (Op("linear"), Op("tanh"), Op("linear"), Op(last)), join),), width=4, batch=2, seed=0, stem=True)
     assert _facts(see(plan)) == _planted(plan)
+
+
+_BRANCH = (Op("linear"), Op("tanh"), Op("linear"), Op("gelu"))
+_SPECIAL: dict[str, tuple[Element, ...]] = {
+    "streams": (Block("streams", _BRANCH, "skip + branch"), Block("streams", _BRANCH, "skip + branch")),
+    "streams inside a branch": (Block("identity", (Op("linear"), Block("streams", _BRANCH, "skip + branch")), "skip + branch"),),
+    "streams around a block": (Block("streams", (Op("linear"), Block("identity", _BRANCH, "skip + branch"), Op("relu")), "skip + branch"),),
+    "split": (Block("split", _BRANCH, "concat"), Op("relu"), Block("split", _BRANCH, "concat")),
+    "split inside a branch": (Block("identity", (Op("norm"), Block("split", _BRANCH, "concat")), "branch + skip"),),
+    "interpolation": (Block("interpolation", _BRANCH, "skip + branch"), Block("interpolation", _BRANCH, "skip + branch")),
+    "interpolation and a second branch": (Block("interpolation", _BRANCH, "skip + branch", beside=(Op("linear"),)),),
+    "lerp": (Block("lerp", _BRANCH, "skip + branch"), Op("norm"), Block("lerp", _BRANCH, "skip + branch")),
+    "one condition for all blocks": tuple(Block("identity", (Op("linear"), Op("told"), Op("silu"), Op("linear")), "skip + branch") for _ in range(3)),
+    "a condition beside a gate": (Block("highway", (Op("linear"), Op("told"), Op("tanh")), "skip + branch"),) * 2,
+    "mean of a loop's states": (Collected(4, "mean"), Block("identity", (Op("norm"), Collected(3, "mean"), Op("gelu")), "skip + branch")),
+    "sum of a loop's states": (Collected(2, "sum"), Block("identity", (Op("linear"), Collected(3, "sum"), Op("gelu")), "skip + branch")),
+    "states of a loop side by side": (Collected(4, "cat"), Block("identity", (Op("norm"), Collected(2, "cat")), "skip + branch")),
+    "many states of a loop side by side": (Collected(12, "cat"),),
+    "two states of a loop over a permuted value": (Block("permuted", (Op("linear"),), "skip + branch"), Collected(2, "mean")),
+    "highway from a difference": (Block("identity", (Op("norm"),), "skip - branch"), Block("highway", (Op("linear"),), "branch + skip")),
+}
+
+
+@pytest.mark.parametrize("stem", [True, False], ids=["behind a stem", "from the input"])
+@pytest.mark.parametrize("elements", _SPECIAL.values(), ids=_SPECIAL)
+def test_special_form(elements: tuple[Element, ...], stem: bool) -> None:
+    """Streams, splits, interpolations, conditions told to all tokens, and loops whose states are collected: what is planted is found, in either order of the
+    operands and under other names."""
+    plan = Plan(elements, width=4, batch=2, seed=0, stem=stem)
+    seen = see(plan)
+    assert _facts(seen) == _planted(plan)
+    assert _facts(see(plan, branch_first=True)) == _planted(plan)
+    renamed = see(plan, "weird[red]&name")
+    assert {name: [getattr(row, field) for field in _NUMBERS] for name, row in renamed.rows.items()} == {
+        name: [getattr(row, field) for field in _NUMBERS] for name, row in seen.rows.items()
+    }
