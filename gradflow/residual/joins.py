@@ -178,11 +178,14 @@ def _origin(flow: Flow, i: int) -> tuple[object, frozenset[str]]:
     return place, frozenset(parameters_of(layers))
 
 
-def interpolating_edges(flow: Flow, operands: list[Operand], k: int) -> tuple[Edge, ...]:
-    """The edges by which `x` passes as well in `x + z·(n − x)`, from the join inward: with them the carry is (1 − z)·x. None for other sums."""
-    value = operands[k].value
+def interpolating_edges(flow: Flow, operands: list[Operand], k: int, *, weighted: bool) -> tuple[Edge, ...]:
+    """The edges by which `x` passes as well in `x + z·(n − x)`, from the join inward: with them the carry is (1 − z)·x. None for other sums.
+
+    A constant z interpolates only where n is `weighted`: `x + γ·(pool(x) − x)` is a block with a branch of its own (PoolFormer).
+    """
+    value, factors = operands[k].value, (Role.MULTIPLY, Role.SCALE) if weighted else (Role.MULTIPLY,)
     for other in operands[:k] + operands[k + 1 :]:
-        if other.value is None or flow.role[other.value] not in (Role.MULTIPLY, Role.SCALE):
+        if other.value is None or flow.role[other.value] not in factors:
             continue
         for position, j in flow.sources[other.value]:
             if flow.name(j) == "sub" and dict(flow.sources[j]).get(1) == value and len(flow.consumers[j]) == 1:

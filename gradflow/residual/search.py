@@ -178,7 +178,8 @@ class _Join:
 
     def _skip(self, found: _Found) -> SkipPath:
         flow, step = self.flow, found.step
-        again = interpolating_edges(flow, self.operands, found.operand) if step.value == self.operands[found.operand].value else ()
+        itself = step.value == self.operands[found.operand].value
+        again = interpolating_edges(flow, self.operands, found.operand, weighted=found.way.weight > 0) if itself else ()
         edges, roles = step.edges, step.roles
         if again:
             edges = tuple(sorted({*edges, *again}, key=lambda e: (-e[0], e[1])))
