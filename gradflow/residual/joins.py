@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from torch import fx
 
@@ -76,8 +77,12 @@ def _interpolates(flow: Flow, i: int) -> bool:
 
 def _opens_gate(flow: Flow, i: int) -> bool:
     """Whether all that is made of a sum is a sigmoid that multiplies other data: what is added there is no carry."""
+    if flow.role[i] not in (Role.ADD, Role.FUSED_ADD) or any(
+        flow.role[k] in (Role.WEIGHTED, Role.NORM) or len(flow.sources[k]) > 1 for k, _ in flow.consumers[i]
+    ):
+        return False  # most sums: they go on into a layer, a norm or another sum
     gates = _beyond_views(flow, i, shifts=True)
-    if flow.role[i] not in (Role.ADD, Role.FUSED_ADD) or not gates or any(flow.name(k) not in ("sigmoid", "hardsigmoid") for k in gates):
+    if not gates or any(flow.name(k) not in ("sigmoid", "hardsigmoid") for k in gates):
         return False
     uses = [use for gate in gates for use in _beyond_views(flow, gate, shifts=True)]
     return bool(uses) and all(flow.role[k] is Role.MULTIPLY for k in uses)
@@ -212,8 +217,15 @@ def is_broadcast(flow: Flow, operand: Operand) -> bool:
 def takes_apart(flow: Flow, consumers: list[int]) -> bool:
     """Whether a value is only taken apart, and one of the parts is a single position of it: a step of a sequence, a class token beside the rest. Parts of
     channels are not meant: a network that processes some and passes the others on has a skip."""
-    parts = [i for i in consumers if flow.name(i) in SLICING - {"index_select"} and flow.role[i] is Role.POOL]
+    parts = [i for i in map(partial(_past_whole, flow), consumers) if flow.name(i) in SLICING - {"index_select"} and flow.role[i] is Role.POOL]
     return len(parts) == len(consumers) and any(takes_one(flow, i) for i in parts)
+
+
+def _past_whole(flow: Flow, i: int) -> int:
+    """The node itself, or what follows a slice of everything: older torch writes `x[:, t]` as two."""
+    while flow.name(i) == "slice" and flow.role[i] is Role.LAYOUT and len(flow.consumers[i]) == 1:
+        i = flow.consumers[i][0][0]
+    return i
 
 
 def takes_one(flow: Flow, i: int) -> bool:

@@ -170,7 +170,7 @@ class _Join:
     def _compares_slices(self, step: _Step) -> bool:
         """A sum of what came from one position of a value with what came from others (two time steps of one input): no coordinate is bypassed."""
         first = step.edges[-1][0]
-        return takes_apart(self.flow, [first, *(i for i, _ in self._first_edges(step.value))])
+        return self.flow.name(first) in SLICING and takes_apart(self.flow, [first, *(i for i, _ in self._first_edges(step.value))])
 
     def _forks_streams(self, step: _Step) -> bool:
         """Behind a mixture: the streams themselves, and not a view of them on the way into it."""
