@@ -73,13 +73,29 @@ class UNets(nn.Module):
         return x
 
 
+class SameInput(nn.Module):
+    """h <- tanh(W·h + U·x), x the same at every step: n skips whose branches leave x by 1, 2, … n edges, so that the answer itself is quadratic."""
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__()
+        self.steps = nodes // 4
+        self.state, self.entry = (nn.Parameter(torch.randn(WIDTH, WIDTH) / 4) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        for _ in range(self.steps):
+            h = (h @ self.state + x @ self.entry).tanh()
+        return h
+
+
 NETS: dict[str, Callable[[int], nn.Module]] = {"residual": Residual, "recurrent": Recurrent, "unet": UNets}
+ASKED: dict[str, Callable[[int], nn.Module]] = {**NETS, "same-input": SameInput}
 
 
 def measure(net: str, nodes: int) -> dict[str, float]:
     """Seconds of each phase, the nodes that came out, the skips found and the peak memory of this process in bytes."""
     torch.set_num_threads(1)
-    model = NETS[net](nodes)
+    model = ASKED[net](nodes)
     x = torch.randn(WIDTH, WIDTH).requires_grad_().clone()
     recorder = Recorder(model)
     began = time.perf_counter()
@@ -114,7 +130,7 @@ def exponent(rows: list[dict[str, float]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="1e3,1e4,1e5,1e6")
-    parser.add_argument("--nets", default=",".join(NETS))
+    parser.add_argument("--nets", default=",".join(NETS), help=f"some of {', '.join(ASKED)}")
     parser.add_argument("--one", nargs=2, metavar=("NET", "NODES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
