@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar, cast
 
 Record = TypeVar("Record")
+Whole = TypeVar("Whole", bound="Document")
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -34,6 +35,25 @@ def loads(cls: type[Record], text: str, schema: str) -> Record:
     if found != schema:
         raise ValueError(f"schema is {found!r}, expected {schema!r}")
     return record
+
+
+class Document:
+    """A frozen dataclass that is a whole file: strict JSON (no NaN, no Infinity), two-space indented, with a field `schema` that says what it is."""
+
+    schema: str
+
+    def to_json(self) -> str:
+        """As JSON."""
+        return dumps(self)
+
+    @classmethod
+    def from_json(cls: type[Whole], text: str) -> Whole:
+        """Read back what `to_json` wrote; the result equals the original.
+
+        Raises:
+            ValueError: the text is not JSON or not of this schema.
+        """
+        return loads(cls, text, cls.schema)
 
 
 def to_plain(value: object) -> Json:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradflow import codec
+from gradflow.codec import Document
 from gradflow.records import Form, Input, Kind, Location, Opaque, Target
 
 SCHEMA = "gradflow/graph/v1"
@@ -120,7 +120,7 @@ class Highway:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagram:
+class Diagram(Document):
     """The graph of one forward pass, loss included, lifted from the autograd tape.
 
     Attributes:
@@ -144,16 +144,3 @@ class Diagram:
     opaque: Sequence[Opaque]
     notes: Sequence[str] = ()
     schema: str = SCHEMA
-
-    def to_json(self) -> str:
-        """The diagram as strict JSON, two-space indented."""
-        return codec.dumps(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Diagram:
-        """Read back what `to_json` wrote; the result equals the original.
-
-        Raises:
-            ValueError: the text is not JSON or not a diagram of this schema.
-        """
-        return codec.loads(cls, text, SCHEMA)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from gradflow import codec
 from gradflow.alignment import Alignment
 from gradflow.baseline import is_worse
+from gradflow.codec import Document
 from gradflow.records import Finding, Highway, Layer, Location, Report, Severity, Skip, Verdict
 
 DIFFERENCE_SCHEMA = "gradflow/difference/v1"
@@ -97,7 +97,7 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Difference(Document):
     """What changed from one report to another.
 
     Attributes:
@@ -114,19 +114,6 @@ class Difference:
     factor: float
     worse: bool
     schema: str = DIFFERENCE_SCHEMA
-
-    def to_json(self) -> str:
-        """As strict JSON, two-space indented."""
-        return codec.dumps(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Difference:
-        """Read back what `to_json` wrote; the result equals the original.
-
-        Raises:
-            ValueError: the text is not JSON or not of this schema.
-        """
-        return codec.loads(cls, text, DIFFERENCE_SCHEMA)
 
 
 def difference(before: Report, after: Report, factor: float = FACTOR) -> Difference:

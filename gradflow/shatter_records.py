@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradflow import codec
+from gradflow.codec import Document
 from gradflow.records import Environment, Input, Location, Measured, Target
 
 SCHEMA = "gradflow/shatter/v1"
@@ -83,7 +83,7 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShatterReport:
+class ShatterReport(Document):
     """Shattered gradients (Balduzzi et al. 2017): how the gradient of one functional of the output changes along a line of inputs.
 
     Attributes:
@@ -111,16 +111,3 @@ class ShatterReport:
     like: Likeness
     notes: Sequence[str] = ()
     schema: str = SCHEMA
-
-    def to_json(self) -> str:
-        """The report as strict JSON, two-space indented."""
-        return codec.dumps(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> ShatterReport:
-        """Read back what `to_json` wrote; the result equals the original.
-
-        Raises:
-            ValueError: the text is not JSON or not a report of this schema.
-        """
-        return codec.loads(cls, text, SCHEMA)

@@ -230,6 +230,11 @@ class HighwaySums:
         )
 
 
+def finite(value: float) -> float | None:
+    """The value, if it is one that a report can hold."""
+    return value if math.isfinite(value) else None
+
+
 def total(arrays: list[Floats]) -> Floats:
     """Per-sample sums over calls; calls whose sample counts differ are pooled."""
     if len({a.shape for a in arrays}) > 1:

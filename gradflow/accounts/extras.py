@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -93,31 +95,23 @@ def _agrees(measures: dict[str, Any], trace: float, low: float, high: float) -> 
 
 def streams_of(calls: Sequence[SkipSums], probes: int, eps: float) -> Streams:
     """Λ by the loss gradient; by the random cotangents, where those were asked for and the loss gradient does not tell the streams apart."""
-    measured, probed = [c.streams for c in calls if c.streams is not None], [c.probed_streams for c in calls if c.probed_streams is not None]
-    if not probed:
-        rows = np.ones(len(measured[0].gram), dtype=np.bool_)
-        return _solved(_sum(measured), rows, eps, "loss gradient")
-    by_probes = _sum(probed)
-    rows = np.diagonal(by_probes.gram) > 0
-    by_loss = _solved(_sum(measured), rows, eps, "loss gradient")
-    return by_loss if by_loss.matrix is not None or not probes else _solved(by_probes, rows, eps, "random probes")
+    measured = reduce(add, [c.streams for c in calls if c.streams is not None])
+    probed = [c.probed_streams for c in calls if c.probed_streams is not None]
+    by_probes = reduce(add, probed) if probed else None
+    rows = None if by_probes is None else np.diagonal(by_probes.gram) > 0
+    by_loss = _solved(measured, rows, eps, "loss gradient")
+    return by_loss if by_loss.matrix is not None or not probes or by_probes is None else _solved(by_probes, rows, eps, "random probes")
 
 
 def composite_of(sums: StreamSums, rows: NDArray[np.bool_] | None, eps: float) -> Streams:
     """The mixing from the last join of a highway to one of its forks."""
-    return _solved(sums, np.ones(len(sums.gram), dtype=np.bool_) if rows is None else rows, eps, "loss gradient")
+    return _solved(sums, rows, eps, "loss gradient")
 
 
-def _solved(sums: StreamSums, rows: NDArray[np.bool_], eps: float, measured_by: Literal["loss gradient", "random probes"]) -> Streams:
-    kept = sums.of_rows(rows)
+def _solved(sums: StreamSums, rows: NDArray[np.bool_] | None, eps: float, measured_by: Literal["loss gradient", "random probes"]) -> Streams:
+    """Of the rows of the mixing product that are streams; of all, where that is not known."""
+    kept = sums if rows is None else sums.of_rows(rows)
     return streams(kept.gram, kept.cross, kept.squares, eps=eps, measured_by=measured_by)
-
-
-def _sum(sums: Sequence[StreamSums]) -> StreamSums:
-    result = sums[0]
-    for more in sums[1:]:
-        result = result + more
-    return result
 
 
 def spectrum_of(fork: str, sums: SpectrumSums) -> ForkSpectrum:

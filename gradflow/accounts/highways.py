@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gradflow.accounts.extras import composite_of, spectrum_of
-from gradflow.accounts.sites import highway_name, sites
+from gradflow.accounts.sites import Site, eps_of, highway_name
 from gradflow.observe import Observation
 from gradflow.records import Highway, Segment
 from gradflow.residual import HighwayPath
 from gradflow.residual.segments import SegmentPath, segments
-from gradflow.sums import Floats, HighwaySums, SkipSums
+from gradflow.sums import Floats, HighwaySums, SkipSums, finite
 
 _Ratio = tuple[float, float]  # Σ⟨s,r⟩ and Σ⟨r,r⟩
 _Form = Literal["stage", "transition"]
@@ -73,10 +72,10 @@ def _outline(tally: HighwayTally) -> list[object]:
     return [(segment.stages, segment.trunk, segment.transition) for segment in tally.segments]
 
 
-def tally_highways(observation: Observation, model_class: str) -> tuple[HighwayTally, ...]:
+def tally_highways(observation: Observation, sites: Sequence[Site]) -> tuple[HighwayTally, ...]:
     """One tally per highway of one batch with a gradient at its last join; of those that are one and the same site called many times the weakest."""
     position = {id(s): i for i, s in enumerate(observation.skips)}
-    site_of = {i: site.id for site in sites(observation.skips, model_class) for i in site.calls}
+    site_of = {i: site.id for site in sites for i in site.calls}
     stages = _stage_lams(observation)
     weakest: dict[tuple[str, ...], HighwayTally] = {}
     for path, sums in zip(observation.highways, observation.readings.highways, strict=True):
@@ -104,14 +103,10 @@ def _tally(path: HighwayPath, sums: HighwaySums, calls: Sequence[SkipSums], ids:
         tt=float(calls[-1].tt.sum()) / scale**2,
         sums=sums.scaled(scale),
         rows=None if first is None else np.diagonal(first.gram) > 0,
-        eps=_eps(path),
+        eps=eps_of(path.skips[0]),
         whole=True,
     )
     return found if len(calls) == len(path.skips) else found.at_forks()
-
-
-def _eps(path: HighwayPath) -> float:
-    return float(torch.finfo(path.skips[0].join.meta["dtype"]).eps)
 
 
 def _stage_lams(observation: Observation) -> dict[tuple[object, object], tuple[_Ratio, ...] | None]:
@@ -130,10 +125,10 @@ def account_highway(tally: HighwayTally, output: float) -> Highway:
     undefined: dict[str, str] = {}
     top, gains = tally.sums.top, _gains(tally)
     product = _product(tally, undefined)
-    gain, arriving = (_finite(gains[0]), _finite(math.sqrt(tally.tt / top))) if top > 0 else (None, None)
+    gain, arriving = (finite(gains[0]), finite(math.sqrt(tally.tt / top))) if top > 0 else (None, None)
     reached = tally.hh[0] if tally.sums.identity is None else tally.sums.identity
-    identity = _finite(math.sqrt(reached / top)) if top > 0 and tally.whole else None
-    above = _finite(math.sqrt(top / output)) if output > 0 else None
+    identity = finite(math.sqrt(reached / top)) if top > 0 and tally.whole else None
+    above = finite(math.sqrt(top / output)) if output > 0 else None
     reason = "the gradient at the last join is exactly 0" if top == 0 else "the gradient is not finite"
     undefined |= {k: reason for k, v in (("gain", gain), ("total_gain", arriving), ("identity_gain", identity)) if v is None}
     undefined |= {} if tally.whole or not top > 0 else {"identity_gain": "not every batch, or not every stage, has a gradient on the same way"}
@@ -186,12 +181,8 @@ def _segments(tally: HighwayTally) -> tuple[Segment, ...]:
 
 
 def _segment(path: SegmentPath, ids: tuple[str, ...], between: str, above: float, below: float) -> Segment:
-    gain = _finite(math.sqrt(below / above)) if above > 0 else None
+    gain = finite(math.sqrt(below / above)) if above > 0 else None
     form: _Form = "transition" if path.transition else "stage"
     reason = {} if gain is not None else {"gain": "no gradient arrives at its upper end" if above == 0 else "the gradient is not finite"}
     ops = tuple(op.removeprefix("native_") for op in path.ops)
     return Segment(name=highway_name(ids) if ids else between, form=form, skips=ids, ops=ops, gain=gain, undefined=reason)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

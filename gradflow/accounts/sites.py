@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from gradflow.records import Location
 from gradflow.residual import SkipPath
 from gradflow.residual.flow import parameters_of, same_layers
@@ -67,6 +69,11 @@ def structure(path: SkipPath, site: Site) -> dict[str, Any]:
         "location": location if isinstance(location, Location) else None,
         "bypassed_layers": path.bypassed_layers,
     }
+
+
+def eps_of(skip: SkipPath) -> float:
+    """The spacing at 1 of the numbers that the gradient at a skip's join is made of."""
+    return float(torch.finfo(skip.join.meta["dtype"]).eps)
 
 
 def highway_name(ids: Sequence[str]) -> str:

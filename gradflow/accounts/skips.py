@@ -11,17 +11,15 @@ from operator import add
 from typing import Any
 
 import numpy as np
-import torch
 
 from gradflow.accounts.extras import FEWEST_BATCHES, channels_of, probe_of, streams_of
 from gradflow.accounts.interval import gain_interval, interval
 from gradflow.accounts.layers import Row, depth_of
-from gradflow.accounts.sites import Site, sites, structure
+from gradflow.accounts.sites import Site, eps_of, structure
 from gradflow.observe import Observation
 from gradflow.operators import Role
 from gradflow.records import Skip
-from gradflow.residual import SkipPath
-from gradflow.sums import Floats, SkipSums, misfit_squared, total
+from gradflow.sums import Floats, SkipSums, finite, misfit_squared, total
 
 _BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm", "batch_norm"})
 Measures = dict[str, Any]
@@ -96,10 +94,10 @@ class SkipTally:
         return np.array([sum(_sum(getattr(c, name)) for c in calls) for calls in self.read])
 
 
-def tally_skips(observation: Observation, rows: Sequence[Row], model_class: str) -> tuple[SkipTally, ...]:
+def tally_skips(observation: Observation, rows: Sequence[Row], sites: Sequence[Site]) -> tuple[SkipTally, ...]:
     """One tally per site of one batch."""
     tops = _tops(observation)
-    return tuple(_tally(site, observation, rows, tops) for site in sites(observation.skips, model_class))
+    return tuple(_tally(site, observation, rows, tops) for site in sites)
 
 
 def _tally(site: Site, observation: Observation, rows: Sequence[Row], tops: dict[int, float]) -> SkipTally:
@@ -115,7 +113,7 @@ def _tally(site: Site, observation: Observation, rows: Sequence[Row], tops: dict
         gated=Role.MULTIPLY in path.roles,
         entangled=path.entangled,
         samples=observation.samples,
-        eps=_eps(path),
+        eps=eps_of(path),
         batches=(calls,),
         deepest=deepest[0] if deepest else None,
     )
@@ -155,7 +153,7 @@ def _trend(batches: Sequence[Calls]) -> tuple[float | None, ...]:
 def _lam_of(calls: Sequence[SkipSums]) -> float | None:
     pairs = [(c.sr, c.rr) for c in calls if c.sr is not None and c.rr is not None]
     rr = sum(_sum(r) for _, r in pairs)
-    return _finite(sum(_sum(s) for s, _ in pairs) / rr) if rr > 0 else None
+    return finite(sum(_sum(s) for s, _ in pairs) / rr) if rr > 0 else None
 
 
 def _depth(rows: Sequence[Row], node: object) -> int:
@@ -274,14 +272,10 @@ def _add_highway(measures: Measures, undefined: dict[str, str], deepest: Deepest
         undefined |= dict.fromkeys(("highway_gain", "highway_share"), reason)
         return
     silent = "the gradient at the highway's last join is exactly 0" if deepest.top == 0 else "the gradient on the highway is not finite"
-    _put(measures, undefined, "highway_gain", _finite(math.sqrt(deepest.hh / deepest.top)) if deepest.top > 0 else None, silent)
-    share = _finite(deepest.ht / deepest.tt) if deepest.tt > 0 else None
+    _put(measures, undefined, "highway_gain", finite(math.sqrt(deepest.hh / deepest.top)) if deepest.top > 0 else None, silent)
+    share = finite(deepest.ht / deepest.tt) if deepest.tt > 0 else None
     still = "the total gradient at the fork is exactly 0" if deepest.tt == 0 else "the gradient on the highway is not finite"
     _put(measures, undefined, "highway_share", share, still)
-
-
-def _eps(path: SkipPath) -> float:
-    return float(torch.finfo(path.join.meta["dtype"]).eps)
 
 
 def _shape(node: object) -> str:
@@ -290,10 +284,6 @@ def _shape(node: object) -> str:
 
 def _sum(array: Floats | None) -> float:
     return 0.0 if array is None else float(np.sum(array))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _clip(cosine: float) -> float:

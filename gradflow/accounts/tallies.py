@@ -13,6 +13,7 @@ from torch import nn
 from gradflow.accounts.highways import HighwayTally, account_highway, tally_highways
 from gradflow.accounts.layers import LayerTally, account_layer, layer_rows, tally_layers
 from gradflow.accounts.opaque import account_opaque
+from gradflow.accounts.sites import sites
 from gradflow.accounts.skips import SkipTally, account_skip, tally_skips
 from gradflow.observe import Observation
 from gradflow.records import Highway, Layer, Opaque, Skip
@@ -85,8 +86,8 @@ def _longest(highways: Sequence[HighwayTally], ours: Sequence[HighwayTally]) -> 
     for highway in sorted(highways, key=lambda highway: -len(highway.skips)):
         groups.setdefault(frozenset(highway.skips), []).append(highway)
     found = []
-    for sites, alike in groups.items():
-        loop = len(alike[0].skips) > len(sites)
+    for on, alike in groups.items():
+        loop = len(alike[0].skips) > len(on)
         many = max(1, sum(highway.skips in known for highway in alike)) if loop else len(alike)  # one batch may run a loop over several sequences
         found += alike[:many]
     return tuple(sorted(found, key=lambda highway: place[highway.skips]))
@@ -117,12 +118,12 @@ def _places(skips: Sequence[SkipTally]) -> dict[Hashable, SkipTally]:
 def tally(observation: Observation, model: nn.Module, weights: Mapping[str, GradientSums]) -> Tally:
     """What is kept of one observation; `weights` are sums over each parameter itself, by name."""
     kind, rows = class_name(model), layer_rows(observation, model)
-    values = observation.readings.values
+    values, found = observation.readings.values, sites(observation.skips, kind)
     output = sum((values[v] for v in dict.fromkeys(observation.outputs) if v in values), GradientSums()).scaled(observation.loss_scale)
     return Tally(
         layers=tally_layers(observation, rows, model, weights, output),
-        skips=tally_skips(observation, rows, kind),
-        highways=tally_highways(observation, kind),
+        skips=tally_skips(observation, rows, found),
+        highways=tally_highways(observation, found),
         opaque=account_opaque(observation, kind),
         output=output,
         samples=tuple(observation.readings.samples),

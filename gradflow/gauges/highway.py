@@ -9,8 +9,8 @@ from torch import Tensor
 from gradflow.gauges.probes import Probing
 from gradflow.gauges.skip import SkipGauge
 from gradflow.gauges.spectrum import SpectrumGauge
-from gradflow.gauges.streams import StreamGauge, stream_sums, tapped
-from gradflow.highway import Layout, Replay
+from gradflow.gauges.streams import StreamGauge, crossed, tapped
+from gradflow.highway import Replay
 from gradflow.reduce import inner
 from gradflow.residual import HighwayPath
 from gradflow.residual.segments import opens_behind_transition
@@ -29,7 +29,7 @@ class HighwayGauge:
         self._trunks = [Replay(tape, trunk) for trunk in path.trunks]
         self._measured = opens_behind_transition(path)
         self._arrived: dict[int, Tensor] = {}
-        self._counterfactual = _Counterfactual(tape, path, self._stages, self._trunks)
+        self._counterfactual = _Counterfactual(path, gauges, self._stages, self._trunks)
         self._composite = _Composite() if self._mixes else None
         self._spectrum = SpectrumGauge(tape, path) if probing.spectrum else None
         self._arriving: Tensor | None = None
@@ -90,8 +90,8 @@ class _Counterfactual:
     """The highway as it would be if each skip were the identity: g is handed on at every skip whose fork and join have one shape, and goes down the trunk as
     it is. It parts from the highway at the first skip that is not an identity and is not pushed before."""
 
-    def __init__(self, tape: Tape, path: HighwayPath, stages: Sequence[Replay], trunks: Sequence[Replay]) -> None:
-        self._layouts = [Layout(tape, skip) for skip in path.skips]
+    def __init__(self, path: HighwayPath, gauges: Sequence[SkipGauge], stages: Sequence[Replay], trunks: Sequence[Replay]) -> None:
+        self._layouts = [gauge.layout for gauge in gauges]
         plain = [skip.kind == "identity" and len(stage.edges) == len(skip.path) for skip, stage in zip(path.skips, path.stages, strict=True)]
         self._plain, self._stages, self._trunks = plain, stages, trunks
         self._apart: Tensor | None = None
@@ -121,7 +121,6 @@ class _Composite:
 
     def __init__(self) -> None:
         self._top: Tensor | None = None
-        self._gram: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
 
     def open(self, k: int, stage: Replay) -> None:
@@ -133,10 +132,9 @@ class _Composite:
         self._top = above if k == 0 else self._top
         if self._top is None or self._top.shape[1] != below.shape[1]:
             return
-        gram, cross, squares = stream_sums(self._top, below) if self._gram is None else (self._gram, self._top @ below.T, (below * below).sum().reshape(1))
-        self._gram = gram
+        cross, squares = crossed(self._top, below)
         self._sums |= {f"cross.{k}": cross, f"squares.{k}": squares}
 
     def sums(self) -> dict[str, Tensor]:
         """The Gram matrix at the top, and for each stage the cross sums with what has come through."""
-        return {} if self._gram is None else {"gram": self._gram, **self._sums}
+        return {} if self._top is None or not self._sums else {"gram": self._top @ self._top.T, **self._sums}

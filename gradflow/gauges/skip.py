@@ -25,7 +25,7 @@ class SkipGauge:
     def __init__(self, tape: Tape, skip: SkipPath, samples: int, probing: Probing) -> None:
         self.skip = skip
         self._replay = Replay(tape, skip.stretch) if skip.path else None
-        self._layout = Layout(tape, skip)
+        self.layout = Layout(tape, skip)
         self._full = Replay(tape, skip.full) if skip.full is not None else None
         join, fork = skip.join.meta["shape"], skip.fork.meta["shape"]
         if skip.join.meta.get("through_view") and math.prod(join) == math.prod(fork):
@@ -35,8 +35,8 @@ class SkipGauge:
         self._sums: dict[str, Tensor] = {}
         self._reference: Tensor | None = None
         self._replayed: Tensor | None = None
-        self._channels = channel_dimension(skip, self.samples)
-        self.probe = ProbeGauge(self._replay, self._layout, self.samples, probing) if self._replay is not None and probing.probes else None
+        self.channels = channel_dimension(skip, self.samples)
+        self.probe = ProbeGauge(self._replay, self.layout, self.samples, probing) if self._replay is not None and probing.probes else None
         self.streams = StreamGauge(tape, skip, probing) if skip.kind == "streams" else None
         self.on_open: Callable[[Tensor], None] | None = None
         self.on_close: Callable[[Tensor], None] | None = None
@@ -46,7 +46,7 @@ class SkipGauge:
     def open(self, g: Tensor) -> None:
         """g: the whole gradient at the join, [shape of the join]."""
         self._sums["gg"] = inner(g, g, self.samples, exact=not self._plain)
-        self._reference = self._layout.of(g)
+        self._reference = self.layout.of(g)
         if self._reference is not None:
             self._sums["rr"] = self._sums["gg"] if self._reference is g else inner(self._reference, self._reference, self.samples)
         if self.skip.shared and self._replay is not None:
@@ -111,19 +111,14 @@ class SkipGauge:
             wide = torch.promote_types(s.dtype, torch.float32)
             rest = s.to(wide) - (r * lam).to(wide)
             self._sums["rest"] = inner(rest, rest, 1)
-        if s is not None and self._channels is not None:
-            self._sums["channels"] = channel_sums(s, r, self._channels)
+        if s is not None and self.channels is not None:
+            self._sums["channels"] = channel_sums(s, r, self.channels)
 
     def sums(self) -> dict[str, Tensor]:
         """Everything measured, by `SkipSums`' field names; empty when no gradient came, none left, or the path could not be replayed."""
         if "ss" not in self._sums or (self._replay is not None and self._replay.failure):
             return {}
         return self._sums | {name: t for watcher in (self.probe, self.streams) if watcher is not None for name, t in watcher.sums().items()}
-
-    @property
-    def channels(self) -> int | None:
-        """The dimension of the fork along which the skip is scaled by a vector, if it is."""
-        return self._channels
 
     @property
     def failures(self) -> list[str]:

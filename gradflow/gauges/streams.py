@@ -63,7 +63,12 @@ def tapped(tape: Tape, skip: SkipPath, stretch: Stretch) -> Replay | None:
 
 def stream_sums(above: Tensor, below: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Σ g gᵀ [m, m], Σ g sᵀ [m, n] and Σ‖s‖², in float64."""
-    return above @ above.T, above @ below.T, (below * below).sum().reshape(1)
+    return above @ above.T, *crossed(above, below)
+
+
+def crossed(above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g sᵀ [m, n] and Σ‖s‖²."""
+    return above @ below.T, (below * below).sum().reshape(1)
 
 
 def _by_stream(grad: Tensor, dimension: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from gradflow.judge.highways import judge_highways
 from gradflow.judge.layers import judge_layers, relief
@@ -10,7 +10,7 @@ from gradflow.judge.parameters import judge_parameters
 from gradflow.judge.severity import severity
 from gradflow.judge.signal import judge_signal, refined
 from gradflow.judge.skips import judge_skips
-from gradflow.records import Finding, Highway, Layer, Nonfinite, SampleShare, Skip, Verdict
+from gradflow.records import Finding, Highway, Layer, Nonfinite, SampleShare, Skip, verdict
 from gradflow.rules import EVERY, Rules
 
 __all__ = ["judge", "severity", "verdict"]
@@ -41,9 +41,3 @@ def judge(
     ]
     rank = {"error": 0, "warning": 1, "info": 2}
     return tuple(sorted((f for f in found if f.rule in rules), key=lambda f: (rank[f.severity], f.rule != "GF208", -f.decades)))
-
-
-def verdict(findings: Iterable[Finding]) -> Verdict:
-    """ "sick" with an error, "warnings" with a warning, else "healthy"."""
-    severities = {f.severity for f in findings}
-    return "sick" if "error" in severities else "warnings" if "warning" in severities else "healthy"

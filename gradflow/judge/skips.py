@@ -81,17 +81,10 @@ def _transforming(skip: Skip, rules: Rules) -> Finding | None:
 
 def _opposed(skip: Skip, rules: Rules) -> Finding | None:
     """A branch that cancels most of what the skip sends back."""
-    rule = rules["GF209"]
     if skip.form != "add" or skip.bound_holds is not False or not skip.gain or skip.total_gain is None:
         return None
     left = skip.total_gain / skip.gain
-    broken = rule.severity(left)
-    if broken is None:
-        return None
-    return Finding(
-        rule=rule.code, severity=broken[0], where=skip.id, value=left, limit=broken[1], decades=rule.decades(left), fix=rule.fix, location=skip.location,
-        message=f"The branch of {skip.id} cancels its skip: {left:.3g} of what the skip sends back is left at the fork.",
-    )  # fmt: skip
+    return _limited(rules["GF209"], skip, left, f"The branch of {skip.id} cancels its skip: {left:.3g} of what the skip sends back is left at the fork.")
 
 
 def _unbalanced(skip: Skip, rules: Rules) -> Finding | None:
@@ -100,13 +93,18 @@ def _unbalanced(skip: Skip, rules: Rules) -> Finding | None:
         return None
     if skip.branch_gain < _MUTE:
         return _noted(rules["GF211"], skip, f"The branch of {skip.id} sends back {skip.branch_gain:.3g} of the gradient at its join: it is all but mute.")
-    rule, ratio = rules["GF212"], skip.branch_gain / skip.gain
-    broken = rule.severity(ratio)
+    ratio = skip.branch_gain / skip.gain
+    return _limited(rules["GF212"], skip, ratio, f"The branch of {skip.id} sends back {ratio:.3g} times what the skip does: the skip is out of account.")
+
+
+def _limited(rule: Rule, skip: Skip, value: float, message: str) -> Finding | None:
+    """A finding if the value breaks a limit of the rule."""
+    broken = rule.severity(value)
     if broken is None:
         return None
     return Finding(
-        rule=rule.code, severity=broken[0], where=skip.id, value=ratio, limit=broken[1], decades=rule.decades(ratio), fix=rule.fix, location=skip.location,
-        message=f"The branch of {skip.id} sends back {ratio:.3g} times what the skip does: the skip is out of account.",
+        rule=rule.code, severity=broken[0], where=skip.id, value=value, limit=broken[1], decades=rule.decades(value), fix=rule.fix, location=skip.location,
+        message=message,
     )  # fmt: skip
 
 

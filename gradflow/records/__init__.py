@@ -7,7 +7,7 @@ from gradflow.records.base import Form, Kind, Location, Measured, Severity, Stat
 from gradflow.records.checks import CHECKS_SCHEMA, Checks, Outcome, Silenced, Trouble
 from gradflow.records.highways import ForkSpectrum, Highway, Segment
 from gradflow.records.layers import Layer, Parameter
-from gradflow.records.report import SCHEMA, Finding, Nonfinite, Opaque, Report
+from gradflow.records.report import SCHEMA, Finding, Nonfinite, Opaque, Report, verdict
 from gradflow.records.run import Environment, Input, Loss, Run, SampleShare, Target
 from gradflow.records.skips import Channel, Channels, Probe, Skip, Streams
 
@@ -45,4 +45,5 @@ __all__ = [
     "Target",
     "Trouble",
     "Verdict",
+    "verdict",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradflow import codec
+from gradflow.codec import Document
 from gradflow.records.base import Severity
 from gradflow.records.report import Finding, Report
 
@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checks:
+class Checks(Document):
     """One run of `gradflow check`.
 
     Attributes:
@@ -81,16 +81,3 @@ class Checks:
     exit_code: int
     notes: Sequence[str] = ()
     schema: str = CHECKS_SCHEMA
-
-    def to_json(self) -> str:
-        """As strict JSON, two-space indented."""
-        return codec.dumps(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Checks:
-        """Read back what `to_json` wrote; the result equals the original.
-
-        Raises:
-            ValueError: the text is not JSON or not of this schema.
-        """
-        return codec.loads(cls, text, CHECKS_SCHEMA)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradflow import codec
+from gradflow.codec import Document
 from gradflow.records.base import Location, Measured, Severity, Verdict
 from gradflow.records.highways import Highway
 from gradflow.records.layers import Layer
@@ -84,8 +84,14 @@ class Finding(Measured):
     location: Location | None
 
 
+def verdict(findings: Iterable[Finding]) -> Verdict:
+    """ "sick" with an error, "warnings" with a warning, else "healthy"."""
+    severities = {f.severity for f in findings}
+    return "sick" if "error" in severities else "warnings" if "warning" in severities else "healthy"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Document):
     """Everything that one profile found; every output format is a view of it.
 
     Attributes:
@@ -110,16 +116,3 @@ class Report:
     opaque: Sequence[Opaque] = ()
     nonfinite: Nonfinite | None = None
     schema: str = SCHEMA
-
-    def to_json(self) -> str:
-        """The report as strict JSON (no NaN, no Infinity), two-space indented."""
-        return codec.dumps(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """Read back what `to_json` wrote; the result equals the original.
-
-        Raises:
-            ValueError: the text is not JSON or not a report of this schema.
-        """
-        return codec.loads(cls, text, SCHEMA)

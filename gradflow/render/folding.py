@@ -6,15 +6,14 @@ Two rows fold where their names differ by one index, their keys are equal and th
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-_INDEX = re.compile(r"\d+(?![0-9A-Za-z_])")
+from gradflow.blocks import Token, tokens
+
 _BARE = "bare"
 _NAMED = "named"
 _SHORTEST = {_BARE: 2, _NAMED: 3}
-Token = str | int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +67,6 @@ def fold(items: Sequence[Item]) -> list[Group]:
 def pattern(names: Iterable[str]) -> list[str]:
     """`names` as the fewest folded names, whatever their numbers."""
     return [group.name for group in fold([Item(name=name, key=None) for name in names])]
-
-
-def tokens(name: str) -> tuple[Token, ...]:
-    """`layer1.0.conv` -> ("layer", 1, ".", 0, ".conv"). A number with a leading zero is text: it could not be printed back."""
-    tokens: list[Token] = []
-    end = 0
-    for match in _INDEX.finditer(name):
-        if str(int(match[0])) == match[0]:
-            tokens += [name[end : match.start()], int(match[0])]
-            end = match.end()
-    return (*tokens, name[end:])
 
 
 def _style(row: _Row, position: int) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from gradflow.records import Checks, Finding, Outcome
+from gradflow.records import Checks, Finding, Outcome, verdict
 from gradflow.render import summary
 from gradflow.render.check import words
 from gradflow.rules import EVERY, Rules
@@ -42,8 +42,8 @@ def _suite(outcome: Outcome, checks: Checks, rules: Rules) -> Element:
         fact = _text(outcome.trouble.fact)
         SubElement(profiled, "error", type=_text(outcome.trouble.kind), message=fact).text = _text(words.broken(outcome.trouble))
     elif outcome.report:
-        verdict = f"{words.verdict(outcome.findings)}, severity {words.decades(outcome)} decades; {summary.coverage(outcome.report)}"
-        SubElement(profiled, "system-out").text = _text(verdict)
+        said = f"{verdict(outcome.findings)}, severity {words.decades(outcome)} decades; {summary.coverage(outcome.report)}"
+        SubElement(profiled, "system-out").text = _text(said)
     found = {f.rule for f in outcome.findings} | {s.finding.rule for s in outcome.silenced}
     for code in sorted({code for code in rules.table if code in rules} | found):
         _rule(_case(suite, outcome, words.title(code), 0.0), code, outcome, checks)

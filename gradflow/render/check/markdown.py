@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gradflow.records import Checks, Finding, Outcome, Severity, Trouble
+from gradflow.records import Checks, Finding, Outcome, Severity, Trouble, verdict
 from gradflow.render import folding, summary
 from gradflow.render.check import words
 from gradflow.render.names import clean, place
@@ -42,7 +42,7 @@ def _row(outcome: Outcome) -> str:
     if outcome.trouble:
         facts = ["", "", escape(clean(f"{outcome.trouble.kind}: {outcome.trouble.fact}")), ""]
     else:
-        facts = [words.verdict(outcome.findings), words.decades(outcome), escape(words.worst(outcome.findings)), words.silenced(outcome)]
+        facts = [verdict(outcome.findings), words.decades(outcome), escape(words.worst(outcome.findings)), words.silenced(outcome)]
     return f"| {' | '.join([code(outcome.target), _STATES[outcome.state], *facts])} |"
 
 
@@ -54,7 +54,7 @@ def _section(outcome: Outcome, groups: Sequence[Sequence[Finding]]) -> str:
     body = "".join(map(_entry, groups))
     report = words.counted(outcome)
     step = f"\n**Next step.** {escape(summary.next_step(report))}\n" if report else ""
-    return _folded(outcome, words.verdict(outcome.findings), body + step)
+    return _folded(outcome, verdict(outcome.findings), body + step)
 
 
 def _folded(outcome: Outcome, what: str, body: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
-from gradflow.records import Checks, Outcome
+from gradflow.records import Checks, Outcome, verdict
 from gradflow.render import findings, opening, summary, tables
 from gradflow.render.check import words
 from gradflow.render.columns import Column, lay_out, printed, wrap
@@ -40,7 +40,7 @@ def _targets(checks: Checks, view: tables.View) -> list[Text]:
     columns = [
         Column(header="state", cells=[o.state.upper() for o in outcomes], rank=0, right=False, styles=[_STYLES[o.state] for o in outcomes]),
         Column(header="target", cells=[clean(o.target) for o in outcomes], rank=1, right=False, floor=16),
-        Column(header="verdict", cells=["–" if o.report is None else words.verdict(o.findings) for o in outcomes], rank=2, right=False),
+        Column(header="verdict", cells=["–" if o.report is None else verdict(o.findings) for o in outcomes], rank=2, right=False),
         Column(header="severity", cells=[words.decades(o) or "–" for o in outcomes], rank=4),
         Column(header="worst finding", cells=[_worst(o) for o in outcomes], rank=3, right=False, floor=14),
         Column(header="silenced", cells=[words.silenced(o) for o in outcomes], rank=6, right=False),

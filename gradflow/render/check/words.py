@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from gradflow.records import Checks, Finding, Outcome, Report, Severity, Trouble, Verdict
+from gradflow.records import Checks, Finding, Outcome, Report, Severity, Trouble, verdict
 from gradflow.render import folding, summary
 from gradflow.render.numbers import number
 from gradflow.rules import RULES
@@ -19,12 +19,6 @@ def tally(checks: Checks) -> str:
     states = [o.state for o in checks.outcomes]
     found = [f"{states.count(state)} {state}" for state in ("passed", "failed", "broken") if state in states]
     return f"{summary.plural(len(states), 'target')}: {', '.join(found) or 'nothing to check'}; exit {checks.exit_code}"
-
-
-def verdict(findings: Sequence[Finding]) -> Verdict:
-    """Of the findings that count."""
-    severities = {f.severity for f in findings}
-    return "sick" if "error" in severities else "warnings" if "warning" in severities else "healthy"
 
 
 def severity(findings: Sequence[Finding]) -> float:

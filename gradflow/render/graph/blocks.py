@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradflow.blocks import Token, tokens
 from gradflow.diagram import Diagram, Node
-from gradflow.render.folding import Token, pattern, tokens
+from gradflow.render.folding import pattern
 from gradflow.render.names import place
 from gradflow.render.summary import plural
 
