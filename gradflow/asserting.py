@@ -11,16 +11,15 @@ from torch import nn
 from gradflow.assembly import Amp
 from gradflow.errors import UsageError
 from gradflow.ignoring import apply_comments
-from gradflow.judge import severity, verdict
 from gradflow.profiling import profile
-from gradflow.records import Finding, Report
+from gradflow.records import Finding, Report, verdict
 from gradflow.render.columns import printed
 from gradflow.render.findings import lines
 from gradflow.render.names import clean
 from gradflow.render.numbers import number
 from gradflow.render.summary import plural
 from gradflow.render.tables import View
-from gradflow.rules import RULES, choose
+from gradflow.rules import RULES, choose, severity
 
 _WIDTH = 100
 _FAILING: Mapping[str, frozenset[str]] = {"error": frozenset({"error"}), "warning": frozenset({"error", "warning"})}
@@ -67,7 +66,7 @@ def assert_healthy(
         model, inputs, targets, loss, seed=seed, amp=amp, evaluate=evaluate, batches=batches, probes=probes, spectrum=spectrum, rules=rules
     )  # fmt: skip
     counted, silenced, _ = apply_comments(report.findings, report, rules)
-    report = replace(report, findings=counted, verdict=verdict(counted), severity=severity(counted, report.layers, report.skips, report.highways, rules))
+    report = replace(report, findings=counted, verdict=verdict(counted), severity=severity(counted))
     failing = [finding for finding in counted if finding.severity in _FAILING[fail_on]]
     if failing:
         raise AssertionError(_message(report, failing, len(silenced)))

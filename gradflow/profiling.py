@@ -20,7 +20,7 @@ from gradflow.diagram import Diagram
 from gradflow.guard import names_as_written
 from gradflow.meter import weigh
 from gradflow.observe import Observation, Settings, leaves_fused_path, look, observe
-from gradflow.rules import EVERY, Rules
+from gradflow.rules import EVERY, Rules, severity
 from gradflow.subject import Batch, Objective
 from gradflow.subject.structure import class_name
 
@@ -206,7 +206,7 @@ def _report(subject: Subject) -> records.Report:
         highways=highways,
         findings=findings,
         verdict=judge.verdict(findings),
-        severity=judge.severity(findings, layers, skips, highways, subject.rules),
+        severity=severity(findings),
         opaque=found.opaque,
         nonfinite=course.nonfinite,
     )

@@ -51,7 +51,7 @@ def test_a_branch_that_starves_beside_a_live_trunk():
     (finding,) = judge.judge(layers, (), ())
     assert (finding.rule, finding.severity, finding.where, finding.decades) == ("GF101", "warning", "side", 1.0)
     chain = judge.judge([layer("stem", 1e-12), *layers[1:]], (), ())
-    assert [(f.where, f.severity, f.decades) for f in chain] == [("stem", "error", pytest.approx(9.0)), ("side", "error", pytest.approx(9.0))]
+    assert [(f.where, f.severity, f.decades) for f in chain] == [("stem", "error", pytest.approx(9 + math.log10(30))), ("side", "error", pytest.approx(9.0))]
 
 
 class Towers(nn.Module):

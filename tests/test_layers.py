@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import gradflow
 from gradflow import errors, zoo
+from gradflow.judge.signal import shattered_correlation
 
 
 def oracle(model, x, targets):
@@ -515,3 +516,48 @@ def test_a_sparse_gradient():
     dense[0].sparse = False
     norms = [parameters_of(gradflow.profile(m, ids))["0.weight"].grad_norm for m in (model, dense)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+class Parallel(nn.Module):
+    """A stem, branches of 1, 2 and 3 layers that are concatenated, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(8, 8), nn.Linear(24, 4)
+        self.branches = nn.ModuleList(nn.Sequential(*(nn.Linear(8, 8) for _ in range(n))) for n in (1, 2, 3))
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(torch.cat([branch(x) for branch in self.branches], dim=1))
+
+
+def test_weighted_layers_on_the_longest_way_to_the_loss():
+    """Of parallel branches the longest counts; activations and norms do not; a reused layer has its first call's, and what leads nowhere 0."""
+    report = gradflow.profile(Parallel(), torch.randn(2, 8))
+    heights = {layer.name: layer.layers_after for layer in report.layers}
+    assert heights["stem"] == 4
+    assert [heights[f"branches.{i}.{j}"] for i in range(3) for j in range(i + 1)] == [1, 2, 1, 3, 2, 1]
+    assert heights["head"] == 0
+    cell = nn.Linear(8, 8)
+    chain = gradflow.profile(nn.Sequential(nn.Linear(8, 8), cell, nn.ReLU(), cell, nn.LayerNorm(8), cell), torch.randn(2, 8))
+    assert [(layer.name, layer.layers_after) for layer in chain.layers] == [("0", 3), ("1", 2), ("2", 2), ("4", 1)]
+    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)))
+    found = gradflow.profile(normed, torch.randn(2, 8))
+    assert {layer.name: layer.layers_after for layer in found.layers if layer.name in ("0", "1")} == {"0": 1, "1": 0}
+
+
+@pytest.mark.parametrize(("depth", "severity"), [(20, None), (40, "info"), (56, "warning")])
+def test_depth_without_relief(depth, severity):
+    """GF301 counts the layers that no live skip leads around, of parallel ones one, and says the cosine of Balduzzi's recursion; a residual net has none."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(*(nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU()) for _ in range(depth)))
+    found = [f for f in gradflow.profile(plain, torch.randn(32, 16)).findings if f.rule == "GF301"]
+    assert [f.severity for f in found] == ([severity] if severity else [])
+    assert [f.value for f in found] == [pytest.approx(shattered_correlation(depth))] * len(found)
+    residual = gradflow.profile(gradflow.zoo.preact_resnet(depth=56), torch.randn(4, 3, 8, 8))
+    assert not [f for f in residual.findings if f.rule == "GF301"]
+
+
+def test_the_cosine_that_is_left_of_two_gradients():
+    """The values that are known for wide ReLU nets: .5, .3016, .1416, .0337 and 9.1e-4 after 1, 2, 4, 10 and 50 layers."""
+    assert [shattered_correlation(depth) for depth in (0, 1, 2, 4, 10, 50)] == pytest.approx([1, 0.5, 0.3016, 0.1416, 0.0337, 9.1e-4], rel=5e-3)

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from gradflow.accounts.closing import closing_parameters
+from gradflow.accounts.heights import heights
 from gradflow.accounts.reach import Reach
 from gradflow.gauges import unit_dimension
 from gradflow.observe import Observation, Sight
@@ -83,6 +84,7 @@ class LayerTally:
 
     Attributes:
         gains: of each batch in which it is finite and not 0.
+        layers_after: as in the record; of several batches the most.
         uncounted: why its units cannot be counted; "" where they can.
     """
 
@@ -97,6 +99,7 @@ class LayerTally:
     parameters: tuple[ParameterTally, ...]
     gains: tuple[float, ...]
     uncounted: str
+    layers_after: int
 
     def __add__(self, other: LayerTally) -> LayerTally:
         first = self if not self.reason or other.reason else other  # a layer that only some batches reach is measured there
@@ -107,6 +110,7 @@ class LayerTally:
             closed_by=self.closed_by if self.closed_by and other.closed_by else "",
             parameters=tuple(a + b for a, b in zip(self.parameters, other.parameters, strict=True)),
             gains=self.gains + other.gains,
+            layers_after=max(self.layers_after, other.layers_after),
         )
 
 
@@ -125,7 +129,11 @@ def tally_layers(
     small = {name for name, sums in weights.items() if sums.count and sums.norm / math.sqrt(sums.count) <= SMALL_SCALE} - zero
     closing = closing_parameters(observation.tape.graph, zero, small)
     modules = dict(model.named_modules())
-    tallies = (_tally(row, modules[row.name], observation, weights, reach, closing) for row in rows)
+    above = heights(observation.tape.graph)
+    tallies = (
+        replace(_tally(row, modules[row.name], observation, weights, reach, closing), layers_after=max((above.get(v, 0) for v in row.values), default=0))
+        for row in rows
+    )
     return tuple(replace(t, gains=(gain,)) if (gain := _ratio(t.sums.norm, output.norm)) and math.isfinite(gain) else t for t in tallies)
 
 
@@ -148,6 +156,7 @@ def _tally(
         parameters=tuple(_tally_parameter(n, p, observation, weights[n], reach) for n, p in own),
         gains=(),
         uncounted=dimension if isinstance(dimension, str) else "",
+        layers_after=0,
     )
 
 
@@ -176,6 +185,7 @@ def account_layer(tally: LayerTally, depth: int, output: GradientSums) -> Layer:
         output_shape=tally.output_shape,
         **measured,  # type: ignore[arg-type]
         closed_by=tally.closed_by,
+        layers_after=tally.layers_after,
         parameters=tuple(_parameter(p) for p in tally.parameters),
         undefined=undefined,
     )

@@ -1,19 +1,18 @@
-"""Records + rules -> findings, a verdict and a severity. Touches no tensor and measures nothing."""
+"""Records + rules -> findings. Touches no tensor and measures nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from gradflow.judge.highways import judge_highways
-from gradflow.judge.layers import judge_layers, relief
+from gradflow.judge.layers import judge_layers, relieved
 from gradflow.judge.parameters import judge_parameters
-from gradflow.judge.severity import severity
 from gradflow.judge.signal import judge_signal, refined
 from gradflow.judge.skips import judge_skips
 from gradflow.records import Finding, Highway, Layer, Nonfinite, SampleShare, Skip, verdict
 from gradflow.rules import EVERY, Rules
 
-__all__ = ["judge", "severity", "verdict"]
+__all__ = ["judge", "verdict"]
 
 
 def judge(
@@ -34,8 +33,8 @@ def judge(
     """
     found = [
         *refined(judge_layers(layers, skips, rules), layers, nonfinite, rules),
-        *judge_signal(layers, samples, rules),
-        *judge_parameters(layers, [decades > 0 for decades in relief(layers, skips)], rules, fp16_scale),
+        *judge_signal(layers, skips, samples, rules),
+        *judge_parameters(layers, relieved(layers, skips), rules, fp16_scale),
         *judge_skips(skips, highways, rules),
         *judge_highways(highways, skips, rules),
     ]

@@ -11,6 +11,7 @@ from gradflow.records import Finding, Highway, Location, Severity, Skip
 from gradflow.rules import Rule, Rules
 
 _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
+_ARRIVES = (0.03, 30.0)  # what arrives at a first fork and is within what networks that train lose or gain: docs/calibration.md
 _NEAR_ONE = (0.95, 1.05)
 _TELLING = 2.0  # times that λ = 1 would change a highway's gain
 _ROUTES = frozenset({"cat", "slice", "select", "split", "split_with_sizes", "index", "index_select", "stack", "unbind"})
@@ -83,8 +84,8 @@ def _turns(highway: Highway) -> int:
 
 
 def _made_up(highway: Highway) -> bool:
-    """Whether the branches make up for the skips: with them what arrives at the first fork is within a factor of ten."""
-    return highway.total_gain is not None and _BOUNDS[0] <= highway.total_gain <= _BOUNDS[1]
+    """Whether the branches make up for the skips: with them what arrives at the first fork is no matter of concern."""
+    return highway.total_gain is not None and _ARRIVES[0] <= highway.total_gain <= _ARRIVES[1]
 
 
 def _no_help(highway: Highway, rule: Rule) -> bool:
@@ -100,7 +101,7 @@ def _blame(highway: Highway, skips: Sequence[Skip], rule: Rule, severity: Severi
     if _turns(highway) > 1 or _made_up(highway):
         severity = "warning" if severity == "error" else severity  # cells in loops: forgetting over many steps is what their gates are for
     identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
-    trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on for op in s.path_ops)}
+    trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on and not _pads(s) for op in s.path_ops)}
     if not highway.trunk_ops or not (identities or _no_help(highway, rule)):
         return severity, ""
     because = "Wherever λ is defined it is 1" if identities else "λ = 1 on its skips would not mend it"
@@ -109,6 +110,11 @@ def _blame(highway: Highway, skips: Sequence[Skip], rule: Rule, severity: Severi
     if highway.gain == 0 and trunk & _ROUTES:
         return "info", " Slicing or concatenation on the way routes the gradient past it."
     return "warning", f" {because}: the trunk between the skips makes the difference."
+
+
+def _pads(skip: Skip) -> bool:
+    """Whether it is an option-A shortcut, whose slices skip positions between stages and route nothing past the highway."""
+    return skip.kind == "pooled" and any("pad" in op for op in skip.path_ops)
 
 
 def _describe(highway: Highway, skips: Sequence[Skip]) -> str:

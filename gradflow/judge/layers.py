@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from gradflow.records import Finding, Layer, Severity, Skip
 from gradflow.rules import MOST_DECADES, Rule, Rules
@@ -18,9 +19,13 @@ NOT_CALLED = "not called in the forward pass"
 
 def judge_layers(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
     """Findings of the rules GF1xx, not yet in order."""
-    bands, branches = fluctuation(layers), relief(layers, skips)
+    bands, branches = fluctuation(layers), [_RELIEF if one else 0.0 for one in relieved(layers, skips)]
     past = {code: passed(layers, bands, branches, rules[code]) for code in ("GF101", "GF102")}
-    allowances = [(*pair, {code: past[code][i] for code in past}) for i, pair in enumerate(zip(bands, branches, strict=True))]
+    first = next((i for i, layer in enumerate(layers) if layer.gain is not None), None)
+    allowances = [
+        _Allowance(band=band, branch=branch, past=frozenset(code for code in past if past[code][i]), first=i == first)
+        for i, (band, branch) in enumerate(zip(bands, branches, strict=True))
+    ]
     scales = {p.name: p.weight_norm / math.sqrt(math.prod(p.shape)) for layer in layers for p in layer.parameters if p.weight_norm and math.prod(p.shape)}
     parameters = [p for layer in layers for p in layer.parameters]
     lost = sum(math.prod(p.shape) for p in parameters if p.status == "unreached" and NOT_CALLED not in p.undefined["grad_norm"])
@@ -35,22 +40,32 @@ def judge_layers(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -
 
 
 def fluctuation(layers: Sequence[Layer]) -> tuple[float, ...]:
-    """For each layer the decades by which its gain fluctuates in a healthy net: two standard deviations of the log norm, √(5 Σ 1/n) over the
-    weighted layers after it, n being the width (Hanin 2018)."""
-    allowances, inverse = [], 0.0
+    """For each layer the decades by which its gain fluctuates in a healthy net: two standard deviations of the log norm. Over the weighted layers after it, of
+    widths n, that of the squared norm has the deviation √(5 Σ 1/n) (Hanin 2018), and the norm's is half of it. Of parallel layers the narrowest counts."""
+    allowances: list[float] = []
+    inverse: dict[object, float] = {}
     for layer in reversed(layers):
-        allowances.append(min(_MOST_ALLOWANCE, 2 * math.sqrt(5 * inverse) / math.log(10)))
+        allowances.append(min(_MOST_ALLOWANCE, math.sqrt(5 * sum(inverse.values())) / math.log(10)))
         width = math.prod(layer.output_shape[1:])
-        if width and any(len(p.shape) > 1 for p in layer.parameters):
-            inverse += layer.calls / width
+        if width and is_weighted(layer):
+            inverse[layer.layers_after] = max(layer.calls / width, inverse.get(layer.layers_after, 0.0))
     return tuple(reversed(allowances))
 
 
-def relief(layers: Sequence[Layer], skips: Sequence[Skip]) -> tuple[float, ...]:
-    """For each layer the decades by which a branch may lie below the trunk that bypasses it: attention's queries and keys, SE gates and scaled branches
-    are small by design where a live skip carries the gradient past them; depth shows in the layers of the trunk."""
-    live = [(s.fork_depth, s.join_depth) for s in skips if s.gain is not None and s.gain >= _LIVE]
-    return tuple(_RELIEF if any(fork <= layer.depth < join for fork, join in live) else 0.0 for layer in layers)
+def is_weighted(layer: Layer) -> bool:
+    """Whether it has a matrix or a kernel of its own."""
+    return any(len(p.shape) > 1 for p in layer.parameters)
+
+
+def relieved(layers: Sequence[Layer], skips: Sequence[Skip], *, unmeasured: bool = False) -> tuple[bool, ...]:
+    """For each layer whether a live skip leads around it: attention's queries and keys, SE gates and scaled branches are small by design where one carries
+    the gradient past them; depth shows in the layers of the trunk.
+
+    Args:
+        unmeasured: whether a skip counts that got no gradient to pass on, as behind a zero-initialised head.
+    """
+    live = [(s.fork_depth, s.join_depth) for s in skips if (unmeasured if s.gain is None else s.gain >= _LIVE)]
+    return tuple(any(fork <= layer.depth < join for fork, join in live) for layer in layers)
 
 
 def passed(layers: Sequence[Layer], bands: Sequence[float], branches: Sequence[float], rule: Rule) -> tuple[bool, ...]:
@@ -59,15 +74,31 @@ def passed(layers: Sequence[Layer], bands: Sequence[float], branches: Sequence[f
     that its trunk has vanished as well."""
     found, kept, lost = [], False, False
     for layer, band, branch in zip(layers, bands, branches, strict=True):
-        relieved = rule.below and branch > 0
-        found.append(kept or ".parametrizations." in layer.name or (relieved and not lost))
+        beside = rule.below and branch > 0
+        found.append(kept or ".parametrizations." in layer.name or (beside and not lost))
         within = bool(layer.nonfinite) or (layer.gain is not None and rule.severity(layer.gain, band) is None)
         kept = kept or within
-        lost = lost or not (within or relieved or layer.gain is None or layer.closed_by)
+        lost = lost or not (within or beside or layer.gain is None or layer.closed_by)
     return tuple(found)
 
 
-def _layer(layer: Layer, allowances: tuple[float, float, Mapping[str, bool]], scales: Mapping[str, float], rules: Rules) -> list[Finding]:
+@dataclass(frozen=True, kw_only=True)
+class _Allowance:
+    """What one layer is allowed.
+
+    Attributes:
+        band, branch: decades, for its fluctuation and, of what vanishes, because a live skip leads around it.
+        past: the rules for which the gradient gets past it.
+        first: whether it is the first that has a gain: what it receives is what arrives.
+    """
+
+    band: float
+    branch: float
+    past: frozenset[str]
+    first: bool
+
+
+def _layer(layer: Layer, allowed: _Allowance, scales: Mapping[str, float], rules: Rules) -> list[Finding]:
     """Vanishing and exploding, with the gradient measured against what its branch's own small scale lets through."""
     if layer.gain is None:
         return []
@@ -75,26 +106,46 @@ def _layer(layer: Layer, allowances: tuple[float, float, Mapping[str, bool]], sc
     if layer.gain == 0 and layer.closed_by:
         return [_closed(layer, "0", rules)]
     findings = []
-    band, branch, past = allowances
-    for rule, verb, allowance in ((rules["GF101"], "vanishes", band + branch), (rules["GF102"], "explodes", band)):
+    for rule, allowance in ((rules["GF101"], allowed.band + allowed.branch), (rules["GF102"], allowed.band)):
         broken = rule.severity(layer.gain, allowance)
         if broken is None:
+            findings += _arrived(layer, allowed, rule)
             continue
         if rule.below and scale > 0:
             broken = rule.severity(layer.gain / scale, allowance)
         if broken is None:
             findings.append(_closed(layer, f"{layer.gain:.3g} of the output's", rules))
             continue
-        received = "receives a gradient of exactly 0" if layer.gain == 0 else f"receives {layer.gain:.3g} of the output's gradient norm"
-        aside, decades = past[rule.code], rule.decades(layer.gain, allowance)
+        received = "receives a gradient of exactly 0" if layer.gain == 0 else _received(layer)
+        aside, decades = rule.code in allowed.past, rule.decades(layer.gain, allowance)
+        told = f"the gradient {'vanishes' if rule.below else 'explodes'}{' here, and gets past by another way' if aside else ''}"
         findings.append(
             Finding(
                 rule=rule.code, severity="warning" if aside else broken[0], where=layer.name, value=layer.gain, limit=broken[1], fix=rule.fix,
-                decades=min(_ASIDE, decades) if aside else decades, location=layer.location,
-                message=f"{layer.name} ({layer.type}) {received}: the gradient {verb}{' here, and gets past by another way' if aside else ''}.",
+                decades=min(_ASIDE, decades) if aside else max(decades, rule.noted(layer.gain)) if allowed.first else decades, location=layer.location,
+                message=f"{layer.name} ({layer.type}) {received}: {told}.",
             )
         )  # fmt: skip
     return findings
+
+
+def _arrived(layer: Layer, allowed: _Allowance, rule: Rule) -> list[Finding]:
+    """A note where the first layer is within the limits, and yet many small networks that do not train lose or gain as much. The band of fluctuation is not
+    taken off: one whose gradient is lost by chance does not train either."""
+    if layer.gain is None or not allowed.first or rule.code in allowed.past or layer.closed_by or not rule.noted(layer.gain):
+        return []
+    size = "less" if rule.below else "more"
+    return [
+        Finding(
+            rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=rule.note, fix=rule.fix, decades=rule.noted(layer.gain),
+            location=layer.location,
+            message=f"{layer.name} ({layer.type}), the first layer, {_received(layer)}: {size} than in most networks that train, within the limits.",
+        )
+    ]  # fmt: skip
+
+
+def _received(layer: Layer) -> str:
+    return f"receives {layer.gain:.3g} of the output's gradient norm"
 
 
 def _closed(layer: Layer, received: str, rules: Rules) -> Finding:

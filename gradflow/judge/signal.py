@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gradflow.judge.layers import fluctuation, has_nonfinite_parameter
-from gradflow.records import Finding, Layer, Location, Nonfinite, SampleShare
+from gradflow.judge.layers import fluctuation, has_nonfinite_parameter, is_weighted, relieved
+from gradflow.records import Finding, Layer, Location, Nonfinite, SampleShare, Skip
 from gradflow.rules import MOST_DECADES, Rules
 
 _FEWEST_SAMPLES = 4  # of fewer, one that carries most is chance
 _STRUCTURE = 1.0  # decades that a finding counts whose number is a share
 
 
-def judge_signal(layers: Sequence[Layer], samples: Sequence[SampleShare], rules: Rules) -> list[Finding]:
-    """Findings of GF109, GF112 and GF302, not yet in order."""
-    return [*_dead_units(layers, rules), *_one_sample(layers, samples, rules), *_fluctuating(layers, rules)]
+def judge_signal(layers: Sequence[Layer], skips: Sequence[Skip], samples: Sequence[SampleShare], rules: Rules) -> list[Finding]:
+    """Findings of GF109, GF112, GF301 and GF302, not yet in order."""
+    return [*_dead_units(layers, rules), *_one_sample(layers, samples, rules), *_shattered(layers, skips, rules), *_fluctuating(layers, rules)]
 
 
 def refined(found: Sequence[Finding], layers: Sequence[Layer], nonfinite: Nonfinite | None, rules: Rules) -> list[Finding]:
@@ -114,8 +114,41 @@ def _percent(share: float) -> str:
     return f"{share:.2%}" if share <= 0.9999 else "more than 99.99%"
 
 
+def _shattered(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
+    """Depth without relief, of parallel layers one."""
+    rule = rules["GF301"]
+    bare = [
+        layer
+        for layer, aside in zip(layers, relieved(layers, skips, unmeasured=True), strict=True)
+        if layer.gain is not None and is_weighted(layer) and not aside
+    ]
+    depth = len({layer.layers_after for layer in bare})
+    left = shattered_correlation(depth)
+    broken = rule.severity(left)
+    if not rule.noted(left):
+        return []
+    return [
+        Finding(
+            rule=rule.code, severity=broken[0] if broken else "info", where=bare[0].name, value=left, limit=broken[1] if broken else rule.note,
+            decades=rule.noted(left), fix=rule.fix, location=bare[0].location,
+            message=f"No live skip leads around {depth} layers on the way to {bare[0].name} ({bare[0].type}). Were they wide ReLU layers, "
+            f"{left:.2g} of the correlation between two inputs' gradients would be left.",
+        )
+    ]  # fmt: skip
+
+
+def shattered_correlation(depth: int) -> float:
+    """The cosine that is left of the gradients of two orthogonal inputs after `depth` layers of a wide He-initialised ReLU net, ∏(1 − θ_l/π) with
+    cos θ_{l+1} = [sin θ_l + (π − θ_l) cos θ_l]/π and θ_1 = π/2 (Balduzzi et al. 2017 for what it means; Cho and Saul 2009 for the recursion)."""
+    angle, left = math.pi / 2, 1.0
+    for _ in range(depth):
+        left *= 1 - angle / math.pi
+        angle = math.acos(min(1.0, (math.sin(angle) + (math.pi - angle) * math.cos(angle)) / math.pi))
+    return left
+
+
 def _fluctuating(layers: Sequence[Layer], rules: Rules) -> list[Finding]:
-    """The layer that fluctuates furthest beyond what a net of its widths does: √(5 Σ 1/n)/ln 10 decades, one standard deviation (Hanin 2018)."""
+    """The layer that fluctuates furthest beyond what a net of its widths does, one standard deviation of it: half of `fluctuation`."""
     rule = rules["GF302"]
     beyond = []
     for layer, band in zip(layers, fluctuation(layers), strict=True):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gradflow.judge.highways import is_compensated
 from gradflow.records import Finding, Highway, Skip
-from gradflow.rules import Rule, Rules
+from gradflow.rules import MOST_DECADES, Rule, Rules
 
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
 _DEEP = 8  # weighted layers in a row
+_THINNED = 1.0  # decades of coordinates that dropout may take from a highway before that counts in the severity
 _MUTE = 1e-4  # of the gradient at the join
 _TRANSFORMING = ("norm", "projection", "detached", "streams")  # their scale is data's and weights', not a factor that someone wrote
 
@@ -20,6 +23,7 @@ def judge_skips(skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules
         *_scaled(skips, highways, rules),
         *(_detached(skip, rules) for skip in skips if skip.kind == "detached"),
         *(f for skip in skips for f in (_transforming(skip, rules), _opposed(skip, rules), _unbalanced(skip, rules)) if f is not None),
+        *_noisy(skips, highways, rules),
         *(_deep(skip, rules) for skip in skips if skip.bypassed_layers > _DEEP and not _holds_another(skip, skips)),
     ]
 
@@ -71,12 +75,29 @@ def _detached(skip: Skip, rules: Rules) -> Finding:
 
 
 def _transforming(skip: Skip, rules: Rules) -> Finding | None:
-    """A weighted layer where the shapes would allow the identity, or a random mask."""
-    if skip.form != "add" or skip.lam is None or skip.kind not in ("projection", "dropout"):
+    """A weighted layer where the shapes would allow the identity."""
+    if skip.form != "add" or skip.lam is None or skip.kind != "projection":
         return None
-    rule = rules["GF203" if skip.kind == "projection" else "GF204"]
-    does = "transforms the gradient where an identity would do" if skip.kind == "projection" else "drops a part of the gradient"
-    return _noted(rule, skip, f"The skip of {skip.id} {does}: it passes through {', '.join(skip.path_ops)}.")
+    through = ", ".join(skip.path_ops)
+    return _noted(rules["GF203"], skip, f"The skip of {skip.id} transforms the gradient where an identity would do: it passes through {through}.")
+
+
+def _noisy(skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) -> list[Finding]:
+    """Dropout on skips. The first of a highway counts for all of it: a skip with inverted dropout of rate p, s = m·g/(1 − p), has misfit² = p in the mean,
+    whatever λ, so that ∏(1 − misfit²) of the coordinates are kept in every block."""
+    noisy = [s for s in skips if s.kind == "dropout" and s.form == "add" and s.lam is not None]
+    kept = {s.id: max(1e-300, 1 - s.misfit**2) if s.misfit is not None else 1e-300 for s in noisy}
+    on = [[i for i in highway.skips if i in kept] for highway in highways]
+    first = {ids[0]: ids for ids in sorted(on, key=len) if ids}
+    later = {i for ids in on for i in ids} - {*first}
+    findings = []
+    for skip in noisy:
+        together = first.get(skip.id, [skip.id])
+        lost = 0.0 if skip.id in later else -sum(math.log10(kept[i]) for i in together)
+        over = f"; of the {len(together)} such skips of its highway {10**-lost:.2g} of the coordinates pass all" if lost and len(together) > 1 else ""
+        finding = _noted(rules["GF204"], skip, f"The skip of {skip.id} drops a part of the gradient: it passes through {', '.join(skip.path_ops)}{over}.")
+        findings.append(replace(finding, decades=min(MOST_DECADES, max(0.0, lost - _THINNED))))
+    return findings
 
 
 def _opposed(skip: Skip, rules: Rules) -> Finding | None:

@@ -41,6 +41,7 @@ class Layer(Measured):
         dead_units: share of the rows of a linear layer's weight, or of a convolution's output channels, whose gradient is exactly 0 in every batch, where not
             all of it is.
         fluctuation: standard deviation over the batches of log10 of the gain of each; from 4 batches on.
+        layers_after: weighted layers on the longest path from its output to the loss; 0 where there is none.
         silenced_by: of a layer that receives exactly 0, the nearest layer or operator after it that receives a gradient and passes none on.
     """
 
@@ -62,4 +63,5 @@ class Layer(Measured):
     fluctuation: float | None
     closed_by: str = ""
     silenced_by: str = ""
+    layers_after: int = 0
     parameters: Sequence[Parameter] = ()

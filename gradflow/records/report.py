@@ -68,7 +68,7 @@ class Finding(Measured):
         rule: code of the rule, e.g. "GF101".
         where: name of the layer, skip, highway or parameter.
         value, limit: the measured value and the limit that it broke.
-        decades: how far beyond the limit, in powers of ten (0 for a note).
+        decades: how far beyond the limit, in powers of ten; 0 for a note, but for those whose rule has a limit of notes.
     """
 
     optional = frozenset({"value", "limit"})
@@ -99,8 +99,7 @@ class Report(Document):
         nonfinite: where infinities and NaN come from; None where there are none, or where it could not be told.
         findings: worst first.
         verdict: "sick" with an error-level finding, "warnings" with a warning, else "healthy".
-        severity: a number that ranks models, in decades: how far findings lie beyond their limits, or what the first layer loses or gains beyond a factor of
-            a hundred (docs/calibration.md); it may lie above 0 where there is no finding.
+        severity: a number that ranks models: the decades of the finding that counts most, 0 where none counts (docs/calibration.md).
     """
 
     gradflow_version: str

@@ -10,16 +10,21 @@ from gradflow.rules.pages import entry
 _HEAD = """# Rules
 
 A finding names its rule, the place, the measured value and the limit that it broke. An *error* makes the verdict sick and the exit code 1, a
-*warning* does not, and an *info* is there to explain. The severity of a report ranks models, in powers of ten (*decades*), 30 at most. It is the
-worst of these: how far a finding lies beyond its first limit (rules without a limit count as one or not at all, and what is said of λ counts one at
-most, for with λ ≠ 1 alone networks train); what the first layer receives beyond a factor of a hundred either way; what dropout on the skips leaves of
-a highway; and what layers without a skip leave of the correlation between two inputs' gradients. It may lie above 0 where there is no finding.
+*warning* does not, and an *info* is a note that explains.
+
+The severity of a report ranks models, in powers of ten (*decades*), 30 at most. It is that of the finding that counts most, and 0 where none counts: how
+far it lies beyond its first limit. Rules without a limit count as one decade or not at all. What is said of λ counts one decade at most (GF206, GF207) or
+nothing (GF201, GF202), for with λ ≠ 1 alone networks train; matrices out of balance (GF111) count nothing. Three kinds of note count as well, so
+that a healthy verdict may have a severity above 0, which always stands beside the finding that it comes from: a first layer that receives less than
+0.03 or more than 30 times the gradient that leaves the loss (GF101, GF102), and more than 30 layers that no skip leads around (GF301). They are no
+warnings because published models train with both. At the first layer the band of fluctuation below is not taken off what counts: a network whose
+gradient is lost by chance does not train either. Dropout on skips (GF204) counts for the share of coordinates that it leaves on a highway beyond a tenth.
 
 Layer limits are relative to the gradient at the model's own output, so that neither the loss's scale nor its reduction matters, and they are widened
-by the band in which the norm of a healthy net fluctuates: two standard deviations √(5 Σ 1/n) of its logarithm over the weighted layers of widths n
-that follow (Hanin 2018), at most three decades. Inside a branch that a live skip bypasses the vanishing limit is widened by five more: attention's
-queries and keys, squeeze- excite gates and scaled branches are small by design there, and depth shows on the trunk. Behind a LayerScale or another
-small elementwise factor the gradient is measured against what the factor lets through.
+by the band in which the norm of a healthy net fluctuates: two standard deviations ½·√(5 Σ 1/n) of its logarithm over the weighted layers of widths n
+that follow on the way to the loss (Hanin 2018, whose √(5 Σ 1/n) is that of the squared norm), at most three decades. Inside a branch that a live skip
+bypasses the vanishing limit is widened by five more: attention's queries and keys, squeeze-excite gates and scaled branches are small by design there, and
+depth shows on the trunk. Behind a LayerScale or another small elementwise factor the gradient is measured against what the factor lets through.
 
 λ ≠ 1 is a warning and not a sentence: a highway network with λ = 0.9975 trains as well as a ResNet, and DeepNorm multiplies by 2.8 and normalises. A
 skip whose interval reaches the limit is no finding, and one whose highway has norms on the trunk and a measured gain between 0.1 and 10 is a note. λ

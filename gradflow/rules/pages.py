@@ -26,5 +26,5 @@ def entry(rule: Rule) -> str:
 def limits(rule: Rule) -> str:
     """`warning below 0.001, error below 1e-06`, or the severity that it has without."""
     side = "below" if rule.below else "above"
-    found = [f"{severity} {side} {limit:g}" for severity, limit in (("warning", rule.warning), ("error", rule.error)) if limit is not None]
+    found = [f"{severity} {side} {limit:g}" for severity, limit in (("note", rule.note), ("warning", rule.warning), ("error", rule.error)) if limit is not None]
     return ", ".join(found) or f"none ({rule.severity_without_limit})"

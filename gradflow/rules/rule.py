@@ -24,8 +24,10 @@ class Rule:
         example: a few lines of a model that break it.
         fix: the next step.
         warning, error: the measured value beyond which it is a finding of that severity; None where it never is one by a limit.
+        note: the value beyond which, short of these, it is a note that counts in the severity of a report; None where no note counts.
         below: whether values below the limits break the rule, or values above.
         severity_without_limit: of rules that have none.
+        most: the decades that one finding adds to the severity of a report at most.
     """
 
     code: str
@@ -36,8 +38,10 @@ class Rule:
     fix: str
     warning: float | None = None
     error: float | None = None
+    note: float | None = None
     below: bool = False
     severity_without_limit: Severity = "info"
+    most: float = MOST_DECADES
 
     def severity(self, value: float, allowance: float = 0.0) -> tuple[Severity, float] | None:
         """The severity of a value and the limit it broke; `allowance` widens the limits by that many decades."""
@@ -50,29 +54,34 @@ class Rule:
 
     def decades(self, value: float, allowance: float = 0.0) -> float:
         """How far a value lies beyond the first limit, in powers of ten, MOST_DECADES at most: what an exact 0 counts."""
-        first = self.first
-        if first is None:
-            return 0.0
-        distance = math.log10(first / max(value, 1e-300)) if self.below else math.log10(max(value, 1e-300) / max(first, 1e-300))
+        return 0.0 if self.first is None else self._beyond(self.first, value, allowance)
+
+    def noted(self, value: float) -> float:
+        """How far a value lies beyond the limit of notes, in powers of ten; 0 of a rule that has none."""
+        return 0.0 if self.note is None else self._beyond(self.note, value, 0.0)
+
+    def _beyond(self, limit: float, value: float, allowance: float) -> float:
+        distance = math.log10(limit / max(value, 1e-300)) if self.below else math.log10(max(value, 1e-300) / max(limit, 1e-300))
         return min(MOST_DECADES, max(0.0, distance - allowance))
 
     @property
     def first(self) -> float | None:
-        """The limit that is met first."""
+        """The limit of a warning or an error that is met first."""
         return self.warning if self.warning is not None else self.error
 
     @property
     def severities(self) -> tuple[Severity, ...]:
         """What its findings can be, worst first."""
-        found: list[Severity] = [s for s, limit in (("error", self.error), ("warning", self.warning)) if limit is not None]  # type: ignore[misc]
+        limits = (("error", self.error), ("warning", self.warning), ("info", self.note))
+        found: list[Severity] = [s for s, limit in limits if limit is not None]  # type: ignore[misc]
         return tuple(found) or (self.severity_without_limit,)
 
     def moved(self, limit: float) -> Rule:
-        """With its first limit at `limit`, the error's as many decades behind it as before."""
+        """With its first limit at `limit`, the others as many decades from it as before."""
         if self.warning is None:
             return replace(self, error=limit)
-        error = None if self.error is None else limit * self.error / self.warning if self.warning else limit
-        return replace(self, warning=limit, error=error)
+        error, note = (None if other is None else limit * other / self.warning if self.warning else limit for other in (self.error, self.note))
+        return replace(self, warning=limit, error=error, note=note)
 
 
 @dataclass(frozen=True, kw_only=True)

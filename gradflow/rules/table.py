@@ -8,14 +8,14 @@ from gradflow.rules.rule import Rule, choose
 
 _TABLE = (
     Rule(
-        code="GF101", name="vanishing-gradient", warning=1e-3, error=1e-6, below=True,
-        what="The gradient norm at a layer's output against that at the model's output, in a band that widens with the depth behind it.",
+        code="GF101", name="vanishing-gradient", note=0.03, warning=1e-3, error=1e-6, below=True,
+        what="The gradient norm at a layer's output against that at the model's output, in a band that widens with depth; notes on the first layer alone.",
         example='nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Sigmoid()) for _ in range(30)])',
         why="The layer receives next to nothing of the gradient that leaves the loss, so it does not learn.",
         fix="Use a non-saturating activation, an initialisation of gain 1, a normalisation, or a skip connection around the layers after it.",
     ),
     Rule(
-        code="GF102", name="exploding-gradient", warning=1e3, error=1e8,
+        code="GF102", name="exploding-gradient", note=30.0, warning=1e3, error=1e7,
         what='The same, for gradients that grow.',
         example='for layer in linears: nn.init.normal_(layer.weight, std=1.0)      # width 64: a gain of 8 a layer',
         why="The gradient grows on its way to the layer: one step overshoots, and clipping would starve every other layer.",
@@ -78,7 +78,7 @@ _TABLE = (
         fix="Use a gradient scaler or a larger loss scale, run the layer in float32, or train in bfloat16.",
     ),
     Rule(
-        code="GF111", name="unbalanced-updates", warning=1e5,
+        code="GF111", name="unbalanced-updates", warning=1e5, most=0.0,
         what="‖∇W‖/‖W‖ of each matrix against the median of all; matrices that a live skip leads around may be slower.",
         example="nn.init.normal_(layer.weight, std=100)      # and a LayerNorm after it, which hides it",
         why="One learning rate moves all weights: what suits the others leaves this one as it is, or throws it far away.",
@@ -99,14 +99,14 @@ _TABLE = (
         fix="Call requires_grad_(True) on what should train; if freezing it is meant, ignore this rule.",
     ),
     Rule(
-        code="GF201", name="attenuating-skip", warning=0.95, below=True,
+        code="GF201", name="attenuating-skip", warning=0.95, below=True, most=0.0,
         what='λ of a skip, or the sum of the λ between one fork and one join, below 1.',
         example='0.5 * x + self.branch(x)',
         why="The skip passes on less than it receives; over many blocks the loss compounds exponentially.",
         fix="Make the skip an identity (λ = 1): remove the factor or the gate on the shortcut, or scale the branch instead.",
     ),
     Rule(
-        code="GF202", name="amplifying-skip", warning=1.05,
+        code="GF202", name="amplifying-skip", warning=1.05, most=0.0,
         what='λ of a skip above 1.',
         example='x + (x + self.branch(x))',
         why="The skip passes on more than it receives; over many blocks the gain compounds exponentially.",
@@ -169,21 +169,28 @@ _TABLE = (
         fix="Scale the branch by 1/sqrt(number of blocks), or normalise inside it.",
     ),
     Rule(
+        code="GF301", name="shattered-gradient", note=3e-3, warning=1e-3, below=True,
+        what="What the layers that no live skip leads around leave of the correlation between two inputs' gradients, were each a wide ReLU layer.",
+        example="nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU()) for _ in range(56)])",
+        why="From one input to the next the gradient turns into noise: batches average it away, and plain nets of this depth train worse than shallow ones.",
+        fix="Lead an identity skip around every two or three layers; measure it with gradflow shatter.",
+    ),
+    Rule(
         code="GF302", name="fluctuating-gradient", warning=0.5,
-        what="The standard deviation, over 4 or more --batches, of the decades of a layer's gain, against √(5 Σ 1/n)/ln 10 of the widths n after it.",
+        what="The standard deviation, over 4 or more --batches, of the decades of a layer's gain, against ½·√(5 Σ 1/n)/ln 10 of the widths n after it.",
         example="x * torch.exp(3 * x.mean())      # a gate over the whole batch",
         why="Between one batch and the next the layer's gradient changes its size by more than the widths of the net explain: no learning rate fits both.",
         fix="Use larger batches or wider layers, or normalise what the gradient passes through after this layer.",
     ),
     Rule(
-        code="GF206", name="starved-highway", warning=1e-3, error=1e-6, below=True,
+        code="GF206", name="starved-highway", warning=1e-3, error=1e-6, below=True, most=1.0,
         what="The gradient that reaches a highway's first fork with every branch cut.",
         example='54 blocks of  0.5 * x + self.branch(x)',
         why="With the branches cut, next to nothing gets through the skips: what reaches the early layers went through every branch.",
         fix="Set λ = 1 on the skips named here, and keep activations and norms off the trunk between the sums.",
     ),
     Rule(
-        code="GF207", name="exploding-highway", warning=1e3, error=1e6,
+        code="GF207", name="exploding-highway", warning=1e3, error=1e6, most=1.0,
         what='The same, for highways that amplify.',
         example='54 blocks of  2 * x + self.branch(x)',
         why="With the branches cut, the skips alone amplify the gradient out of bounds.",

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import gradflow
-from gradflow.judge.severity import severity
+from gradflow.judge import judge
+from gradflow.rules import RULES, choose, severity
 from tests.calibration.cache import outcomes
 from tests.calibration.elsewhere import TOOLS, observe
 from tests.calibration.networks import SHORTCUTS, build, draw
@@ -95,15 +96,16 @@ class Thinned(nn.Module):
 
 
 def test_dropout_on_eight_skips():
-    """A coordinate is kept in all of them with probability 2^-8: the severity is 8·log10 2 less the two decades that are nothing, but for the masks drawn."""
+    """A coordinate is kept in all of them with probability 2^-8: the severity is 8·log10 2 less the one decade that is nothing, but for the masks drawn."""
     torch.manual_seed(0)
     report = gradflow.profile(Thinned(8, 0.5), torch.randn(1024, 64))
-    assert severity([], report.layers, report.skips, report.highways) == pytest.approx(8 * math.log10(2) - 2, abs=0.1)
+    assert [f.decades > 0 for f in report.findings if f.rule == "GF204"] == [True, *[False] * 7]
+    assert report.severity == pytest.approx(8 * math.log10(2) - 1, abs=0.1)
 
 
-@pytest.mark.parametrize("factor", [1e-4, 1e4], ids=["lost", "gained"])
+@pytest.mark.parametrize("factor", [1e-2, 1e2], ids=["lost", "gained"])
 def test_a_gradient_that_is_scaled_on_its_way(factor):
-    """Four decades either way are a severity of two; and of none where the rule is not selected."""
+    """Two decades either way are within the limits and a note at the first layer that counts what lies beyond 0.03 or 30; without the rule nothing does."""
 
     class Net(nn.Module):
         def __init__(self):
@@ -116,6 +118,8 @@ def test_a_gradient_that_is_scaled_on_its_way(factor):
             return factor * self.second(self.first(x))
 
     report = gradflow.profile(Net().double(), torch.randn(4, 8, dtype=torch.float64))
-    assert severity([], report.layers) == pytest.approx(2, abs=1e-6)
-    rules = gradflow.rules.choose(gradflow.rules.RULES, ignore=["GF101", "GF102"])
-    assert severity([], report.layers, rules=rules) == 0
+    assert [(f.rule, f.severity, f.where) for f in report.findings] == [("GF101" if factor < 1 else "GF102", "info", "first")]
+    assert report.severity == pytest.approx(math.log10(3) if factor < 1 else 2 - math.log10(30), abs=1e-6)
+    assert report.severity == severity(report.findings) > 0
+    rules = choose(RULES, ignore=["GF101", "GF102"])
+    assert judge(report.layers, report.skips, report.highways, rules) == ()
