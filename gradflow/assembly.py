@@ -16,7 +16,7 @@ from gradflow import errors, records
 from gradflow.guard import written
 from gradflow.observe import Settings
 from gradflow.rules import EVERY, Rules
-from gradflow.subject import Batch, Objective, choose_batch, choose_loss, given_batch, load
+from gradflow.subject import Batch, Objective, check_inputs, check_loss, check_weights, choose_batch, choose_loss, given_batch, load
 from gradflow.subject.structure import class_name, dtype_name, replaced, tensors
 
 Amp = Literal["bf16", "fp16"]
@@ -128,9 +128,8 @@ def from_target(target: str, options: Options) -> Subject:
     Raises:
         errors.GradflowError: the subclass says what is wrong, and its exit code whose fault it is.
     """
-    check_counts(options.batches, options.probes)
-    device, dtype = _device(options.device), _dtype(options.dtype)
-    amp = amp_of(options.amp)
+    check_options(options)
+    device, dtype = torch.device(options.device), _dtype(options.dtype)
     loaded = load(target, arguments=options.arguments, weights=options.weights, seed=options.seed, trust=options.trust)
     check_model(loaded.model)
     model, compiled = written(loaded.model)
@@ -144,11 +143,29 @@ def from_target(target: str, options: Options) -> Subject:
         return batch, choose_loss(loss=options.loss, targets=_placed(batch.targets, device), model=model, seed=seed, file_loss=loaded.loss)
 
     batch, objective = draw(0)
-    settings = Settings(seed=options.seed, amp=amp, evaluate=options.evaluate, probes=options.probes, spectrum=options.spectrum)
+    settings = Settings(seed=options.seed, amp=amp_of(options.amp), evaluate=options.evaluate, probes=options.probes, spectrum=options.spectrum)
     return Subject(
         model=model, batch=batch, objective=objective, settings=settings, spec=target, notes=(*loaded.notes, *compiled, *batch.notes),
         bystanders=_modules(loaded.loss), batches=options.batches, draw=draw,
     )  # fmt: skip
+
+
+def check_options(options: Options) -> None:
+    """Refuse what no target could be run with, before one is loaded.
+
+    Raises:
+        errors.UsageError: a number is out of its range, or there is no such device or dtype.
+        errors.InputError, errors.LossError, errors.WeightsError: an input, a loss or a file that is wrong whatever the model.
+    """
+    check_counts(options.batches, options.probes)
+    _check_device(options.device)
+    _dtype(options.dtype)
+    amp_of(options.amp)
+    check_inputs(options.inputs, options.batch)
+    if options.loss is not None:
+        check_loss(options.loss)
+    if options.weights is not None:
+        check_weights(options.weights)
 
 
 def check_counts(batches: object, probes: object) -> None:
@@ -221,13 +238,11 @@ def _placed(targets: object, device: torch.device) -> object:
     return targets.to(device) if isinstance(targets, torch.Tensor) else targets
 
 
-def _device(name: str) -> torch.device:
+def _check_device(name: str) -> None:
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device).cpu()
+        torch.empty(0, device=torch.device(name)).cpu()
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         raise errors.UsageError(option="--device", value=name, expected=f"a device that torch can use here ({str(error).splitlines()[0]})") from error
-    return device
 
 
 def _dtype(name: str | None) -> torch.dtype | None:

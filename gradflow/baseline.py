@@ -7,6 +7,7 @@ many; where none did, a finding at another block is another finding.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 from gradflow import blocks, codec, errors
 from gradflow.records import CHECKS_SCHEMA, SCHEMA, Checks, Finding, Report, Severity, Silenced
 from gradflow.rules import EVERY
-from gradflow.stored import read_text
+from gradflow.stored import read_text, refused
 
 BASELINE_SCHEMA = "gradflow/baseline/v1"
+_MANY = 3  # how many places a note names
 _FURTHER = 0.5  # decades: what batches and seeds move a finding by is less
 _RANK = {"info": 0, "warning": 1, "error": 2}
 
@@ -75,15 +77,17 @@ def read_baseline(path: Path) -> Baseline:
     """
     text = read_text(path, remedy="Write it with gradflow check --update-baseline.")
     try:
-        schema = json.loads(text).get("schema")
+        plain = json.loads(text)
+        schema = plain.get("schema") if isinstance(plain, dict) else None
         if schema == SCHEMA:
             report = Report.from_json(text)
             return Baseline(targets={report.target.spec: _known(report.findings, report)})
         if schema == CHECKS_SCHEMA:
             return baseline_of(Checks.from_json(text))
         return codec.loads(Baseline, text, BASELINE_SCHEMA)
-    except (ValueError, AttributeError) as error:
-        raise errors.RecordFileError(file=str(path), reason=str(error), remedy="Give a baseline, a report or the JSON of a check.") from error
+    except (ValueError, RecursionError) as error:
+        remedy = "Give a baseline, a report or the JSON of a check. gradflow check --update-baseline writes one where there is no such file."
+        raise refused(path, text, error, remedy=remedy) from error
 
 
 def write_baseline(path: Path, checks: Checks, before: Baseline | None = None) -> None:
@@ -128,7 +132,7 @@ def apply_baseline(
 def baseline_notes(
     target: str, findings: Sequence[Finding], baseline: Baseline, report: Report | None = None, rules: Container[str] = EVERY
 ) -> tuple[str, ...]:
-    """Sentences on what got worse since the baseline, and on the entries that are gone.
+    """Sentences on what got worse since the baseline, and one on the entries that are gone.
 
     Args:
         findings: all of them, also those that a comment silences.
@@ -139,13 +143,25 @@ def baseline_notes(
     worse = [(findings[i], entry) for i, entry in matches if _outgrew(findings[i], entry)]
     found = {id(entry) for _, entry in matches}
     gone = [e for e in known.findings if id(e) not in found and e.rule in rules]
-    return (
-        *(
-            f"{target}: {f.rule} at {f.where} got worse since the baseline: {_extent(e.severity, e.decades)}, now {_extent(f.severity, f.decades)}"
-            for f, e in worse
-        ),
-        *(f"{target}: {e.rule} at {e.where} is in the baseline and was not found any more; --update-baseline takes it out" for e in gone),
-    )
+    told = [
+        f"{target}: {f.rule} at {f.where} got worse since the baseline: {_extent(e.severity, e.decades)}, now {_extent(f.severity, f.decades)}"
+        for f, e in worse[:_MANY]
+    ]
+    more = [f"{target}: {len(worse) - _MANY} more findings got worse since the baseline"] if len(worse) > _MANY else []
+    return (*told, *more, *([_gone(target, gone)] if gone else []))
+
+
+def _gone(target: str, entries: Sequence[Entry]) -> str:
+    """`4 findings of the baseline are gone from model.py: GF101 ×3 at a, b, c; GF201. Update it with --update-baseline`: every rule, a few places."""
+    times, left = Counter(entry.rule for entry in entries), _MANY
+    rules = []
+    for rule, count in times.items():
+        shown = [entry.where or "the model itself" for entry in entries if entry.rule == rule][:left]
+        left -= len(shown)
+        at = f" at {', '.join([*shown, *(['…'] if len(shown) < count else [])])}" if shown else ""
+        rules.append(f"{rule} ×{count}{at}" if count > 1 else f"{rule}{at}")
+    counted = "1 finding of the baseline is" if len(entries) == 1 else f"{len(entries)} findings of the baseline are"
+    return f"{counted} gone from {target}: {'; '.join(rules)}. Update it with --update-baseline"
 
 
 def is_worse(severity: str, decades: float, than: tuple[str, float]) -> bool:

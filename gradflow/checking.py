@@ -22,10 +22,9 @@ from gradflow.assembly import Options
 from gradflow.baseline import Baseline, apply_baseline, baseline_notes
 from gradflow.errors import GradflowError
 from gradflow.ignoring import Comments
-from gradflow.judge import severity, verdict
 from gradflow.profiling import profile_target
-from gradflow.records import Checks, Finding, Outcome, Report, Severity, Silenced, Trouble, Verdict
-from gradflow.rules import Rules
+from gradflow.records import Checks, Finding, Outcome, Report, Severity, Silenced, Trouble, Verdict, verdict
+from gradflow.rules import Rules, severity
 
 _RANK = {"error": 0, "warning": 1, "info": 2}
 _VERDICTS: tuple[Verdict, ...] = ("healthy", "warnings", "sick")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -30,11 +31,11 @@ def loads(cls: type[Record], text: str, schema: str) -> Record:
     Raises:
         ValueError: not JSON, another schema, an unknown or missing key, or a value of the wrong type; the message names the place.
     """
-    record = cast(Record, from_plain(cls, json.loads(text), cls.__name__))
-    found = getattr(record, "schema", None)
-    if found != schema:
+    plain = json.loads(text)
+    found = plain.get("schema", schema) if isinstance(plain, dict) else schema
+    if found != schema:  # before the fields, which are others in another schema
         raise ValueError(f"schema is {found!r}, expected {schema!r}")
-    return record
+    return cast(Record, from_plain(cls, plain, cls.__name__))
 
 
 class Document:
@@ -76,15 +77,15 @@ def from_plain(hint: object, value: Json, place: str) -> object:
         return _record(cast(type, hint), value, place)
     if origin is Sequence:
         if not isinstance(value, list):
-            raise ValueError(f"{place}: expected a list, found {value!r}")
+            raise ValueError(f"{place}: expected a list, found {reprlib.repr(value)}")
         return tuple(from_plain(args[0], v, f"{place}[{i}]") for i, v in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict):
-            raise ValueError(f"{place}: expected an object, found {value!r}")
+            raise ValueError(f"{place}: expected an object, found {reprlib.repr(value)}")
         return {k: from_plain(args[1], v, f"{place}.{k}") for k, v in value.items()}
     if origin is typing.Literal:
         if value not in args:
-            raise ValueError(f"{place}: expected one of {', '.join(map(str, args))}, found {value!r}")
+            raise ValueError(f"{place}: expected one of {', '.join(map(str, args))}, found {reprlib.repr(value)}")
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
@@ -97,13 +98,13 @@ def _scalar(hint: object, value: Json, place: str) -> object:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, cast(type, hint)) or (hint is int and isinstance(value, bool)):
-        raise ValueError(f"{place}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
+        raise ValueError(f"{place}: expected {getattr(hint, '__name__', hint)}, found {reprlib.repr(value)}")
     return value
 
 
 def _record(cls: type, value: Json, place: str) -> object:
     if not isinstance(value, dict):
-        raise ValueError(f"{place}: expected an object, found {value!r}")
+        raise ValueError(f"{place}: expected an object, found {reprlib.repr(value)}")
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(value) - set(known))

@@ -313,17 +313,10 @@ def _frame_kind(code: CodeType) -> int:
     return _STOP if file.startswith(_SELF) and not file.startswith(_ZOO) else _USER
 
 
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
-
-
 def _in_function() -> bool:
-    """Whether the forward of a custom autograd.Function is running."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is _APPLY:
-            return True
-        frame = frame.f_back
-    return False
+    """Whether the forward of a custom autograd.Function is running: for it torch switches forward-mode differentiation off, which no_grad() leaves on, and
+    inference_mode() alone switches off besides."""
+    return not torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 from pathlib import Path
 
 from gradflow import errors
@@ -35,5 +37,37 @@ def read_report(file: Path) -> Report:
     text = read_text(file, remedy=remedy)
     try:
         return Report.from_json(text)
-    except ValueError as error:
-        raise errors.RecordFileError(file=str(file), reason=str(error), remedy=remedy) from error
+    except (ValueError, RecursionError) as error:
+        raise refused(file, text, error, remedy=remedy) from error
+
+
+def refused(file: Path, text: str, error: Exception, *, remedy: str) -> errors.RecordFileError:
+    """The error of a file whose text is no such record. Where another version of gradflow wrote it, that is the likely cause, and both are named.
+
+    Args:
+        error: what reading it raised.
+        remedy: what to do where no other version did.
+    """
+    reason = f"it is not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
+    version, this = _version(text), _this_version()
+    if version is not None and this is not None and version != this:
+        reason += f" (gradflow {version} wrote it, and this is gradflow {this})"
+        remedy = f"Write it anew with gradflow {this}, or read it with gradflow {version}."
+    return errors.RecordFileError(file=str(file), reason=reason, remedy=remedy)
+
+
+def _this_version() -> str | None:
+    """As it is installed; None where gradflow runs from its source alone. `gradflow` itself would bring torch along."""
+    try:
+        return importlib.metadata.version("gradflow-profiler")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _version(text: str) -> str | None:
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    version = plain.get("gradflow_version") if isinstance(plain, dict) else None
+    return version if isinstance(version, str) else None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib import metadata
 
 import pytest
 from hypothesis import given
@@ -111,8 +112,26 @@ def test_one_block_mended_and_another_broken():
     """Where no block came or went the other one is new, and the mended one is gone."""
     known = baseline(finding("blocks.3"))
     assert kept([finding("blocks.4")], known) == ["blocks.4"]
-    (note,) = baseline_notes(TARGET, [finding("blocks.4")], known, report())
-    assert "GF201 at blocks.3 is in the baseline and was not found any more" in note
+    notes = baseline_notes(TARGET, [finding("blocks.4")], known, report())
+    assert notes == ("1 finding of the baseline is gone from model.py: GF201 at blocks.3. Update it with --update-baseline",)
+
+
+def test_many_that_are_gone():
+    """One note for the target: every rule with how many, and three places in all."""
+    known = baseline(*(finding(f"blocks.{i}") for i in range(8)), finding("head", rule="GF104"), finding("", rule="GF107"))
+    (note,) = baseline_notes(TARGET, [finding("blocks.1")], known, report())
+    told = "GF104 at head; GF107 at the model itself; GF201 ×7 at blocks.0, …"
+    assert note == f"9 findings of the baseline are gone from model.py: {told}. Update it with --update-baseline"
+    alone = baseline(*(finding(f"blocks.{i}") for i in range(8)), finding("fc", rule="GF202"))
+    assert baseline_notes(TARGET, [], alone, report())[0].endswith(": GF201 ×8 at blocks.0, blocks.1, blocks.2, …; GF202. Update it with --update-baseline")
+
+
+def test_many_that_got_worse():
+    """The worst three are told, and how many more there are: each of them is a finding that counts."""
+    known = baseline(*(finding(f"blocks.{i}") for i in range(8)))
+    *told, last = baseline_notes(TARGET, [finding(f"blocks.{i}", decades=1.0 + i) for i in range(8)], known, report())
+    assert [note.split(" got worse")[0] for note in told] == [f"model.py: GF201 at blocks.{i}" for i in (7, 6, 5)]
+    assert last == "model.py: 5 more findings got worse since the baseline"
 
 
 def test_a_highway_that_grew():
@@ -171,10 +190,11 @@ def test_a_baseline_updated(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "No such file"), ("{", "Expecting"), ("[]", "'list'"), ('{"schema": "other/v1", "targets": {}}', "schema is 'other/v1'"),
+        (None, "No such file"), ("{", "it is not JSON: Expecting"), ("[" * 100_000, "recursion"), ("[]", "Baseline: expected an object"),
+        ('{"schema": "other/v1", "targets": {}}', "schema is 'other/v1'"),
         (f'{{"schema": "{BASELINE_SCHEMA}", "targets": {{"m": {{"blocks": {{}}}}}}}}', "missing key 'findings'"),
     ],
-    ids=["no file", "no JSON", "no object", "another schema", "a key is missing"],
+    ids=["no file", "no JSON", "too deep", "no object", "another schema", "a key is missing"],
 )  # fmt: skip
 def test_what_is_no_baseline(tmp_path, text, said):
     """It is refused, with the file and the reason, and exit code 2."""
@@ -184,6 +204,19 @@ def test_what_is_no_baseline(tmp_path, text, said):
     with pytest.raises(errors.RecordFileError, match=said) as caught:
         read_baseline(file)
     assert str(file) in caught.value.fact and caught.value.remedy and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("form", ["report", "checks"])
+def test_a_baseline_of_another_version(tmp_path, form):
+    """Where the record has other fields, the place is named and both versions are; where it has the same ones, it is read."""
+    old = dataclasses.replace(report(finding("blocks.3")), gradflow_version="9.8.7")
+    written = old if form == "report" else dataclasses.replace(checks(outcome(old)), gradflow_version="9.8.7")
+    (tmp_path / "b.json").write_text(written.to_json())
+    assert read_baseline(tmp_path / "b.json").targets
+    (tmp_path / "b.json").write_text(written.to_json().replace('"highways"', '"motorways"'))
+    with pytest.raises(errors.RecordFileError, match=r"(Report|report): unknown key 'motorways' \(gradflow 9.8.7 wrote it, and this is gradflow") as caught:
+        read_baseline(tmp_path / "b.json")
+    assert caught.value.remedy == f"Write it anew with gradflow {metadata.version('gradflow-profiler')}, or read it with gradflow 9.8.7."
 
 
 NAMES = st.lists(st.sampled_from(["blocks.0", "blocks.1.fc", "blocks.02", "x2y", "a.1.b.2", "é.3", "(Net)#2", "a … b.1"]) | st.text(max_size=8), max_size=6)

@@ -189,6 +189,16 @@ MIXED_UP = {
     "a bad argument": (["--arg", "depth"], "name=value"),
     "a configuration that is not there": (["--config", "none.toml"], "none.toml"),
     "no seeds": (["--repeat", "0"], "--repeat"),
+    "no such device": (["--device", "nosuch"], "--device: nosuch is not valid"),
+    "a device that is not here": (["--device", "cuda:99"], "--device: cuda:99 is not valid"),
+    "no such dtype": (["--dtype", "int8"], "--dtype: int8 is not valid"),
+    "no such autocast": (["--amp", "fp8"], "amp: fp8 is not valid"),
+    "no such loss": (["--loss", "crossentropy"], "Did you mean cross_entropy?"),
+    "an input that is none": (["--input", "3xx"], "--input '3xx'"),
+    "one name for two inputs": (["--input", "x=3x4", "--input", "x=5"], "this name is given twice"),
+    "an input and a batch": (["--input", "3x4", "--batch", "b.pt"], "give one of the two"),
+    "a batch that is not there": (["--batch", "nowhere.pt"], "nowhere.pt: there is no such file"),
+    "weights that are not there": (["--weights", "nowhere.pt"], "nowhere.pt: there is no such file"),
 }
 
 
@@ -197,9 +207,9 @@ def test_wrong_usage_is_one_error_before_anything_runs(run, models, situation):
     """Exit code 2, standard output untouched, and the model file was not imported."""
     words, fact = MIXED_UP[situation]
     (models / "loud.py").write_text("raise SystemExit('the file ran')")
-    code, out, err = run("check", "loud.py", *words)
+    code, out, err = run("check", "loud.py", "loud.py:other", *words)
     assert (code, out) == (2, "")
-    assert fact in err and "the file ran" not in err and "Traceback" not in err
+    assert fact in err and "[1/2]" not in err and "the file ran" not in err and "Traceback" not in err
     assert err.count("rror: ") == 1
 
 

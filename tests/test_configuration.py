@@ -1,6 +1,7 @@
 """`[tool.gradflow]`: where it is found, what wins, and that whatever it cannot say is one error that names the place."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +92,21 @@ def test_the_nearest_place_wins(project, outcomes):
     assert (len(one.report.skips), one.report.environment.seed, one.findings) == (4, 2, ())
     _, (one,) = outcomes("--seed", "5", "--arg", "depth=6", "--limit", "GF201=0.95")
     assert (len(one.report.skips), one.report.environment.seed, {f.rule for f in one.findings}) == (6, 5, {"GF201"})
+
+
+@pytest.mark.parametrize(("key", "value"), [("device", "nosuch"), ("dtype", "int8"), ("loss", "nosuch"), ("input", "3xx"), ("weights", "nosuch.pt")])
+def test_what_no_target_can_be_run_with(run, project, outcomes, key, value):
+    """One error where it is for all targets, the trouble of one where its own table says it, none where the command line or every table replaces it."""
+    good = {"device": "cpu", "dtype": "float64", "loss": "sum", "input": "2x8", "weights": "w.pt"}[key]
+    torch.save({"0.branch.bias": torch.zeros(8)}, project("") / "w.pt")
+    project(f'{key} = "{value}"\ntargets = ["models.py", {{target = "models.py", {key} = "{good}"}}]')
+    code, out, err = run("check")
+    assert (code, out) == (2, "") and err.startswith("error: [tool.gradflow]: ") and value in err and err.count("rror: ") == 1
+    assert [o.state for o in outcomes(f"--{key}", good)[1]] == ["passed", "passed"]
+    project(f'targets = ["models.py", {{target = "models.py", {key} = "{value}"}}]')
+    assert [o.state for o in outcomes()[1]] == ["passed", "broken"]
+    project(f'{key} = "{value}"\ntargets = [{{target = "models.py", {key} = "{good}"}}]')
+    assert [o.state for o in outcomes()[1]] == ["passed"]
 
 
 def test_a_configured_target_by_its_name(project, outcomes):

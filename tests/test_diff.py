@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from importlib import metadata
 from pathlib import Path
 
 import jsonschema
@@ -263,7 +264,32 @@ def test_the_command_as_json(run, files, tmp_path):
     assert Difference.from_json(out) == difference(*(Report.from_json(f.read_text()) for f in files))
 
 
-@pytest.mark.parametrize("content", [None, "{}", "no JSON"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda plain: plain.update(extra=1), "Report: unknown key 'extra'"),
+        (lambda plain: plain.pop("highways"), "Report: missing key 'highways'"),
+        (lambda plain: plain["layers"][0].update(extra=1), "Report.layers[0]: unknown key 'extra'"),
+        (lambda plain: plain.update(schema="gradflow/report/v2", extra=1), "schema is 'gradflow/report/v2', expected 'gradflow/report/v1'"),
+        (lambda plain: plain.update(layers={"a": [*range(1000)]}), "Report.layers: expected a list, found {'a': [0, 1, 2, 3, 4, 5, ...]}"),
+    ],
+    ids=["more fields", "fewer fields", "more fields of a layer", "another schema", "another type"],
+)
+def test_a_report_of_another_version(run, files, change, said):
+    """What does not fit, where, which version wrote it and which reads it, and what to do; of this version there is no word of versions."""
+    plain = json.loads(files[0].read_text())
+    change(plain)
+    this = metadata.version("gradflow-profiler")
+    for version, told in (
+        ("9.8.7", f" (gradflow 9.8.7 wrote it, and this is gradflow {this}).\nWrite it anew with gradflow {this}, or"),
+        (this, ".\nWrite it with"),
+    ):
+        files[0].write_text(json.dumps(plain | {"gradflow_version": version}))
+        code, out, err = run("diff", *files)
+        assert (code, out) == (2, "") and f"before.json: {said}{told}" in err
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no JSON", "[" * 100_000])
 def test_what_is_no_report(run, files, tmp_path, content):
     """It is the user's to mend: exit code 2, and the file is named."""
     file = tmp_path / "other.json"

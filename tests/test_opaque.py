@@ -103,6 +103,39 @@ class Reversible(nn.Module):
         return Reverse.apply(x, self.f, self.g)
 
 
+class Whole(torch.autograd.Function):
+    """Runs a layer in its forward, and again in its backward pass."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx, x, layer):
+        InParts.setup_context(ctx, (x, layer), None)
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return InParts.backward(ctx, grad)
+
+
+class InParts(torch.autograd.Function):
+    """Likewise, with its ctx set up after the forward."""
+
+    @staticmethod
+    def forward(x, layer):
+        return layer(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.x, ctx.layer = inputs
+
+    @staticmethod
+    def backward(ctx, grad):
+        x = ctx.x.detach().requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.backward(ctx.layer(x), grad)
+        return x.grad, None
+
+
 class Around(nn.Module):
     """A skip connection around a module."""
 
@@ -290,8 +323,27 @@ class TestInsideFunctions:
         assert {p.status for p in layer.parameters} == {"unreached"}
         assert all("inside Forgetful" in p.undefined["grad_norm"] for p in layer.parameters)
 
-    def test_what_runs_without_gradients_after_one(self):
-        """A target network under no_grad() is not inside the function that ran before it."""
+    @pytest.mark.parametrize("function", [Whole, InParts], ids=["forward(ctx, ...)", "setup_context"])
+    def test_however_it_is_written(self, function):
+        """Its forward with a ctx and a decorator, or with setup_context; its `apply` taken beforehand."""
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer, self.applied = nn.Linear(WIDTH, WIDTH), function.apply
+
+            def forward(self, x):
+                return self.applied(x, self.layer)
+
+        model, report = profiled(lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), Net()), X)
+        assert_parameters_measured(model, report, X)
+        assert report.opaque[0].parameters == ("1.layer.weight", "1.layer.bias")
+        (layer,) = (layer for layer in report.layers if layer.name == "1.layer")
+        assert f"it runs inside {function.__name__}" in layer.undefined["grad_norm"]
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_what_runs_without_gradients_after_one(self, mode):
+        """A target network under no_grad() or inference_mode() is not inside the function that ran before it."""
 
         class Net(nn.Module):
             def __init__(self):
@@ -300,7 +352,7 @@ class TestInsideFunctions:
 
             def forward(self, x):
                 y = self.product(x)
-                with torch.no_grad():
+                with mode():
                     target = self.teacher(x)
                 return y - target
 

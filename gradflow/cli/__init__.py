@@ -9,7 +9,7 @@ import typer
 
 import gradflow
 from gradflow import errors
-from gradflow.cli import check, diff, graph, profile, rule, shatter
+from gradflow.cli import check, diff, graph, plot, profile, rule, shatter
 
 app = typer.Typer(
     name="gradflow",
@@ -32,7 +32,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
-for _command in (profile.profile, check.check, graph.graph, shatter.shatter, diff.diff, rule.rule):
+for _command in (profile.profile, check.check, graph.graph, shatter.shatter, plot.plot, diff.diff, rule.rule):
     app.command()(_command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from gradflow.cli.output import check_writable
 from gradflow.configuration import Configuration, Entry, Settings
 
 if TYPE_CHECKING:
+    from gradflow.assembly import Options
     from gradflow.checking import Target
 
 _STDOUT = Path("-")
@@ -34,7 +35,8 @@ def goals(named: Sequence[str], command: Settings, configuration: Configuration)
     """The targets that are named on the command line, with what `targets` says of them; or else all of `targets`, which run in the folder of their file.
 
     Raises:
-        errors.ConfigurationError: there are none.
+        errors.ConfigurationError: there are none, or `[tool.gradflow]` says for all of them what none can be run with.
+        errors.GradflowError: the command line does.
     """
     here = Path.cwd()
     home = configuration.folder or here
@@ -49,9 +51,22 @@ def goals(named: Sequence[str], command: Settings, configuration: Configuration)
     for entry in configuration.targets:
         listed.setdefault(_identity(entry.target, home), []).append(entry)
     found = [replace(e, target=name) for name in named for e in listed.get(_identity(name, here), [Entry(target=name)])] if named else configuration.targets
+    _check_shared(command, configuration.defaults, [entry.settings for entry in found])
     settings = [command.over(entry.settings).over(configuration.defaults) for entry in found]
     entries = tuple(Entry(target=e.target, settings=_placed(s, folder)) for e, s in zip(found, settings, strict=True))
     return Goals(folder=folder, entries=entries)
+
+
+def _check_shared(command: Settings, defaults: Settings, own: Sequence[Settings]) -> None:
+    """What all targets are run with is refused once, before the first one; what a target's own table says is that target's trouble."""
+    from gradflow.assembly import check_options
+
+    check_options(_options(command))
+    replaced = {field.name: None for field in fields(Settings) if all(getattr(settings, field.name) is not None for settings in own)}
+    try:
+        check_options(_options(command.over(replace(defaults, **replaced))))
+    except errors.GradflowError as error:
+        raise errors.ConfigurationError(place="[tool.gradflow]", reason=error.fact.removesuffix("."), remedy=error.remedy) from error
 
 
 def _identity(target: str, folder: Path) -> str:
@@ -82,7 +97,6 @@ def targets(entries: Sequence[Entry]) -> tuple[Target, ...]:
     Raises:
         errors.UsageError: a rule or a limit is not valid, or none of the rules is left.
     """
-    from gradflow.assembly import Options
     from gradflow.checking import Target
     from gradflow.rules import RULES, choose
 
@@ -92,32 +106,37 @@ def targets(entries: Sequence[Entry]) -> tuple[Target, ...]:
         rules = choose(RULES, s.select or (), s.ignore or (), s.limits)
         if not rules.selected:
             raise errors.UsageError(option="--ignore", value=", ".join(s.ignore or ()), expected=f"to leave a rule to judge {label} by")
-        plain = Options()
-        options = Options(
-            arguments=s.arg or {},
-            weights=s.weights,
-            inputs=tuple(s.input or ()),
-            batch=s.batch,
-            loss=s.loss,
-            device=plain.device if s.device is None else s.device,
-            dtype=s.dtype,
-            amp=s.amp,
-            evaluate=bool(s.eval),
-            seed=s.seed or 0,
-            trust=bool(s.trust),
-            batches=plain.batches if s.batches is None else s.batches,
-            probes=s.probes or 0,
-            spectrum=bool(s.spectrum),
-        )
-        found.append(Target(spec=entry.target, label=label, options=options, rules=rules))
+        found.append(Target(spec=entry.target, label=label, options=_options(s), rules=rules))
     return tuple(found)
+
+
+def _options(s: Settings) -> Options:
+    from gradflow.assembly import Options
+
+    plain = Options()
+    return Options(
+        arguments=s.arg or {},
+        weights=s.weights,
+        inputs=tuple(s.input or ()),
+        batch=s.batch,
+        loss=s.loss,
+        device=plain.device if s.device is None else s.device,
+        dtype=s.dtype,
+        amp=s.amp,
+        evaluate=bool(s.eval),
+        seed=s.seed or 0,
+        trust=bool(s.trust),
+        batches=plain.batches if s.batches is None else s.batches,
+        probes=s.probes or 0,
+        spectrum=bool(s.spectrum),
+    )
 
 
 def labels(entries: Sequence[Entry]) -> list[str]:
     """Each target as it was given; where one comes several times with the arguments that tell it from the others, `model.py (depth=20)`, or with what
     else does, or at last with its number."""
     found = [entry.target for entry in entries]
-    for tell in (_arguments, _options):
+    for tell in (_arguments, _settings):
         found = _apart(found, [tell(entry.settings) for entry in entries])
     times: dict[str, int] = {}
     for i, label in enumerate(found):
@@ -141,7 +160,7 @@ def _arguments(settings: Settings) -> dict[str, str]:
     return {name: str(value) for name, value in (settings.arg or {}).items()}
 
 
-def _options(settings: Settings) -> dict[str, str]:
+def _settings(settings: Settings) -> dict[str, str]:
     own = {name: value for name, value in vars(settings).items() if value is not None and name not in _UNNAMED}
     return {name: " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value) for name, value in own.items()}
 

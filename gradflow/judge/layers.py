@@ -134,12 +134,12 @@ def _arrived(layer: Layer, allowed: _Allowance, rule: Rule) -> list[Finding]:
     taken off: one whose gradient is lost by chance does not train either."""
     if layer.gain is None or not allowed.first or rule.code in allowed.past or layer.closed_by or not rule.noted(layer.gain):
         return []
-    size = "less" if rule.below else "more"
+    size = f"{layer.gain:.3g} of" if rule.below else f"{layer.gain:.3g} times"
     return [
         Finding(
-            rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=rule.note, fix=rule.fix, decades=rule.noted(layer.gain),
-            location=layer.location,
-            message=f"{layer.name} ({layer.type}), the first layer, {_received(layer)}: {size} than in most networks that train, within the limits.",
+            rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=rule.note, decades=rule.noted(layer.gain), location=layer.location,
+            message=f"{layer.name} ({layer.type}), the first layer, receives {size} the output's gradient norm: within the limits, and counted.",
+            fix=f"Nothing, where training starts well; else: {rule.fix[0].lower()}{rule.fix[1:]}",
         )
     ]  # fmt: skip
 

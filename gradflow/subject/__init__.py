@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from gradflow.subject.arguments import parse_arguments
-from gradflow.subject.batch import Batch, choose_batch, given_batch
+from gradflow.subject.batch import Batch, check_inputs, choose_batch, given_batch
 from gradflow.subject.inputs import InputSpec
-from gradflow.subject.loss import Objective, Roots, choose_loss
+from gradflow.subject.loss import Objective, Roots, check_loss, choose_loss
 from gradflow.subject.outputs import differentiable_outputs
 from gradflow.subject.target import Loaded, load
 from gradflow.subject.trace import user_traceback
+from gradflow.subject.weights import check_weights
 
 __all__ = [
     "Batch",
@@ -16,6 +17,9 @@ __all__ = [
     "Loaded",
     "Objective",
     "Roots",
+    "check_inputs",
+    "check_loss",
+    "check_weights",
     "choose_batch",
     "choose_loss",
     "differentiable_outputs",

@@ -10,7 +10,7 @@ import torch
 
 from gradflow import records
 from gradflow.errors import BadInputSpec, NotInputs, TargetFileError
-from gradflow.subject.batch_file import read_batch
+from gradflow.subject.batch_file import check_batch_file, read_batch
 from gradflow.subject.infer import Guess, infer, vocabulary
 from gradflow.subject.inputs import InputSpec
 from gradflow.subject.seeding import seeded, stream
@@ -52,6 +52,23 @@ def given_batch(inputs: object) -> Batch:
     return _given(inputs, what="The given input", source="given", model=None)
 
 
+def check_inputs(specs: Sequence[str], batch_file: Path | None) -> None:
+    """Check what can be known of the inputs before a model is built.
+
+    Raises:
+        BadInputSpec: one is not of the grammar, a name comes twice, or there is a batch file as well.
+        BatchFileError: as `check_batch_file`.
+    """
+    if specs and batch_file is not None:
+        raise BadInputSpec(spec=specs[0], reason="--batch gives the inputs already; give one of the two")
+    names = [spec.name for spec in map(InputSpec.parse, specs) if spec.name is not None]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInputSpec(spec=name, reason="this name is given twice")
+    if batch_file is not None:
+        check_batch_file(batch_file)
+
+
 def choose_batch(
     loaded: Loaded,
     *,
@@ -71,9 +88,8 @@ def choose_batch(
         InputError: the subclass says what is wrong with the spec, the file or the inputs, or that none is known.
         TargetFileError: the model file's `inputs` or `targets` is a function that failed.
     """
-    if specs and batch_file is not None:
-        raise BadInputSpec(spec=specs[0], reason="--batch gives the inputs already; give one of the two")
     if specs:
+        check_inputs(specs, batch_file)
         batch = _from_specs(loaded.model, specs, seed)
     elif batch_file is not None:
         batch = _from_file(loaded.model, batch_file)
@@ -137,9 +153,6 @@ def _recorded(args: tuple[object, ...], kwargs: dict[str, object], source: str, 
 def _from_specs(model: torch.nn.Module, texts: Sequence[str], seed: int) -> Batch:
     specs = [InputSpec.parse(text) for text in texts]
     names = [spec.name for spec in specs if spec.name is not None]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadInputSpec(spec=name, reason="this name is given twice")
     check_fit(model, len(specs) - len(names), names)
     notes: list[str] = []
     return _drawn(model, [_bounded(model, spec, notes) for spec in specs], "--input", seed, notes=tuple(notes))

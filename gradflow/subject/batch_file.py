@@ -16,20 +16,28 @@ _UNNAMED = "arr_"
 _SAVE = "Save tensors alone: a tensor, or a tuple, list or dict of tensors, with torch.save, numpy.savez or safetensors."
 
 
+def check_batch_file(path: Path) -> None:
+    """Check what can be known before a model is built.
+
+    Raises:
+        BatchFileError: no such file, or not a format that is read.
+    """
+    if not path.is_file():
+        raise BatchFileError(file=str(path), reason="it is a folder" if path.is_dir() else "there is no such file")
+    if path.suffix not in _READERS:
+        raise BatchFileError(file=str(path), reason=f"{path.suffix or 'no suffix'!r} is not a format that is read")
+
+
 def read_batch(path: Path) -> object:
     """The content of a batch file: a tensor, a tuple or list (positional), or a dict of names.
 
     Raises:
-        BatchFileError: missing, of an unknown format, unreadable, or it holds no tensor.
+        BatchFileError: as `check_batch_file`; or it is unreadable, or holds no tensor.
         MissingExtra: a .safetensors file without the package.
     """
-    if not path.is_file():
-        raise BatchFileError(file=str(path), reason="it is a folder" if path.is_dir() else "there is no such file")
-    reader = _READERS.get(path.suffix)
-    if reader is None:
-        raise BatchFileError(file=str(path), reason=f"{path.suffix or 'no suffix'!r} is not a format that is read")
+    check_batch_file(path)
     try:
-        content = reader(path)
+        content = _READERS[path.suffix](path)
     except Unreadable as error:
         raise BatchFileError(file=str(path), reason=str(error), remedy=_SAVE) from error
     if content is None or isinstance(content, (int, float, str)) or (isinstance(content, (Mapping, list, tuple)) and not content):

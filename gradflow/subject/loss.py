@@ -81,15 +81,24 @@ def choose_loss(
     return _Custom(chosen, targets, source)
 
 
+def check_loss(name: str) -> None:
+    """Refuse a name that no loss has.
+
+    Raises:
+        LossError: that is it.
+    """
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise LossError(loss=name, reason="there is no loss of this name", remedy=f"{hint}Choose from {', '.join(NAMES)}, or define `loss` in the model file.")
+
+
 def _named(name: str, targets: object | None, kind: str, seed: int) -> Objective:
     if name == "probe":
         return _Probe(kind, seed)
     if name == "model":
         return _ModelLoss(kind)
-    if name not in NAMED:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise LossError(loss=name, reason="there is no loss of this name", remedy=f"{hint}Choose from {', '.join(NAMES)}, or define `loss` in the model file.")
+    check_loss(name)
     return _Named(name, NAMED[name], targets, kind, seed)
 
 

@@ -116,8 +116,8 @@ def _guesses(target: str) -> list[str]:
 
 
 def _beside(path: Path) -> list[str]:
-    files = [str(other) for other in path.parent.glob(f"*{path.suffix}")] if _found(path.parent)[1] else []
-    return difflib.get_close_matches(str(path), files, n=2)
+    files = [other.name for other in path.parent.glob(f"*{path.suffix}")] if _found(path.parent)[1] else []
+    return [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, files, n=2)]  # the folder is alike in all of them
 
 
 def _from_saved(target: str, arguments: Mapping[str, object], trust: bool) -> Loaded:

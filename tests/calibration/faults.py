@@ -71,6 +71,10 @@ def initialised() -> Iterator[Fault]:
         build=lambda: (zoo.mlp(60, 64, norm="batch", init="he"), rows(64, 64)),
     )  # fmt: skip
     yield Fault(
+        group="initialisation", name="batch norm, 56 layers and no skip: gradients shatter", rule="GF301", where="0", severity="warning",
+        build=lambda: (zoo.mlp(56, 64, norm="batch", init="he"), rows(64, 64)),
+    )  # fmt: skip
+    yield Fault(
         group="initialisation", name="a head of zeros", rule="GF106", where="24.weight", severity="warning",
         build=lambda: (filled(zoo.mlp(12, 16, init="he"), "24.weight", 0.0), rows()),
     )  # fmt: skip

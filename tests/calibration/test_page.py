@@ -27,7 +27,7 @@ def test_an_unknown_part(capsys):
 
 
 def row(name, *errors, status="ok"):
-    return {"library": "transformers", "name": name, "status": status, "verdict": "sick" if errors else "healthy", "errors": list(errors)}
+    return {"library": "transformers", "name": name, "status": status, "verdict": "sick" if errors else "healthy", "severity": 0.0, "errors": list(errors)}
 
 
 def test_errors_with_and_without_a_reason():

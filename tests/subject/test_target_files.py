@@ -237,6 +237,7 @@ def test_nothing_is_there(write):
     write("", "shop/__init__.py")
     cases = {
         "modle.py": ("there is no file modle.py", "Did you mean model.py?"),
+        "shop/nest.py": ("there is no file shop/nest.py", "Did you mean shop/nets.py?"),
         "nosuch/model.py:Net": ("there is no file nosuch/model.py", ""),
         "shop": ("it is a folder", "shop/nets.py"),
         "shopp.nets:Net": ("there is no module 'shopp'", "shop.nets:Net"),

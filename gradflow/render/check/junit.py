@@ -66,21 +66,25 @@ def _rule(case: Element, code: str, outcome: Outcome, checks: Checks) -> None:
     found = [f for f in outcome.findings if f.rule == code]
     failing = [f for f in found if words.fails(f, checks)]
     if failing:
-        told = words.told(failing)
-        SubElement(case, "failure", type=failing[0].severity, message=_text(told)).text = _text("\n\n".join(map(_entry, failing)))
-    others: Sequence[str] = [
-        *(_entry(f) for f in found if f not in failing),
-        *(f"silenced ({s.by}): {_entry(s.finding)}" for s in outcome.silenced if s.finding.rule == code),
-    ]
+        SubElement(case, "failure", type=failing[0].severity, message=_text(words.told(failing))).text = _text("\n\n".join(_entries(failing)))
+    others = _entries([f for f in found if f not in failing])
+    for by in dict.fromkeys(s.by for s in outcome.silenced):
+        others += [f"silenced ({by}): {entry}" for entry in _entries([s.finding for s in outcome.silenced if s.by == by and s.finding.rule == code])]
     if others:
         SubElement(case, "system-out").text = _text("\n\n".join(others))
 
 
-def _entry(finding: Finding) -> str:
-    lines = [f"{finding.severity} {words.title(finding.rule)} {words.where(finding)}", finding.message + summary.limits([finding])]
-    lines += [f"Fix: {finding.fix}"] if finding.fix else []
-    lines += [f"At: {finding.location}"] if finding.location else []
-    return "\n".join(lines)
+def _entries(findings: Sequence[Finding]) -> list[str]:
+    """Each group as lines: what it is, a line for each finding, then the fix and the place that they share."""
+    return ["\n".join(_entry(group)) for group in words.groups(findings)]
+
+
+def _entry(group: Sequence[Finding]) -> list[str]:
+    first = group[0]
+    which = words.where(first) if len(group) == 1 else f"×{len(group)}"
+    messages = [first.message + summary.limits(group)] if len(group) == 1 else [words.told([finding]) for finding in group]
+    fixes = [f"Fix: {fix}" for fix in dict.fromkeys(finding.fix for finding in group) if fix]
+    return [f"{first.severity} {words.title(first.rule)} {which}", *messages, *fixes, *([f"At: {first.location}"] if first.location else [])]
 
 
 def _text(text: str) -> str:

@@ -88,12 +88,13 @@ def _results(outcome: Outcome, codes: Sequence[str], base: Path) -> list[Node]:
 
 
 def _result(finding: Finding, outcome: Outcome, base: Path) -> Node:
-    told = f"{words.told([finding])}\nTarget: {outcome.target}"
+    told = words.told([finding])
+    if finding.fix:
+        told += f"\nFix: {finding.fix}"
     outside = finding.location is not None and places.relative(finding.location.file, base) is None
     if outside:
         told += f"\nAt: {finding.location}"
-    if finding.fix:
-        told += f"\nFix: {finding.fix}"
+    told += f"\nTarget: {outcome.target}"
     properties = {
         "target": outcome.target, "where": finding.where, "value": finding.value, "limit": finding.limit, "decades": finding.decades, "fix": finding.fix,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from rich.text import Text
 from gradflow.records import Checks, Outcome, verdict
 from gradflow.render import findings, opening, summary, tables
 from gradflow.render.check import words
-from gradflow.render.columns import Column, lay_out, printed, wrap
+from gradflow.render.columns import GAP, Column, lay_out, printed, wrap
 from gradflow.render.names import clean
 from gradflow.render.numbers import number
 
@@ -41,13 +41,14 @@ def _targets(checks: Checks, view: tables.View) -> list[Text]:
         Column(header="state", cells=[o.state.upper() for o in outcomes], rank=0, right=False, styles=[_STYLES[o.state] for o in outcomes]),
         Column(header="target", cells=[clean(o.target) for o in outcomes], rank=1, right=False, floor=16),
         Column(header="verdict", cells=["–" if o.report is None else verdict(o.findings) for o in outcomes], rank=2, right=False),
-        Column(header="severity", cells=[words.decades(o) or "–" for o in outcomes], rank=4),
-        Column(header="worst finding", cells=[_worst(o) for o in outcomes], rank=3, right=False, floor=14),
-        Column(header="silenced", cells=[words.silenced(o) for o in outcomes], rank=6, right=False),
-        Column(header="time", cells=[f"{number(round(o.seconds, 2), 3)} s" for o in outcomes], rank=5),
+        Column(header="severity", cells=[words.decades(o) or "–" for o in outcomes], rank=5),
+        Column(header="worst finding", cells=[_worst(o) for o in outcomes], rank=4, right=False, floor=14),
+        Column(header="silenced", cells=[words.silenced(o) for o in outcomes], rank=3, right=False),
+        Column(header="time", cells=[f"{number(round(o.seconds, 2), 3)} s" for o in outcomes], rank=6),
     ]
-    shown = [c for c in columns if c.header != "silenced" or any(c.cells)]
-    return lay_out(shown, view.width)[0]
+    shown = [c for c in columns if any(c.cells)]
+    fits = sum(c.natural + GAP for c in shown) - GAP <= view.width
+    return lay_out(shown if fits else shown[:-1], view.width)[0]  # the time goes before a name is shortened
 
 
 def _worst(outcome: Outcome) -> str:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 from gradflow.records import Checks, Finding, Outcome, Report, Severity, Trouble, verdict
 from gradflow.render import folding, summary
 from gradflow.render.numbers import number
-from gradflow.rules import RULES
+from gradflow.rules import RULES, severity
 
 RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 MANY = 3  # how many names a sentence lists
 
 
 def tally(checks: Checks) -> str:
-    """`20 targets: 17 passed, 2 failed, 1 broken; exit 3`."""
+    """`20 targets: 17 passed, 2 failed, 1 broken; silenced findings: 24 baseline, 6 comment; exit 3`."""
     states = [o.state for o in checks.outcomes]
     found = [f"{states.count(state)} {state}" for state in ("passed", "failed", "broken") if state in states]
-    return f"{summary.plural(len(states), 'target')}: {', '.join(found) or 'nothing to check'}; exit {checks.exit_code}"
-
-
-def severity(findings: Sequence[Finding]) -> float:
-    """In decades, of the findings that count: the worst one's, notes left aside."""
-    return max((f.decades for f in findings if f.severity != "info"), default=0.0)
+    left_out = silenced(*checks.outcomes)
+    parts = [", ".join(found) or "nothing to check", *([f"silenced findings: {left_out}"] if left_out else []), f"exit {checks.exit_code}"]
+    return f"{summary.plural(len(states), 'target')}: {'; '.join(parts)}"
 
 
 def counted(outcome: Outcome) -> Report | None:
@@ -76,15 +74,14 @@ def worst(findings: Sequence[Finding]) -> str:
 
 
 def decades(outcome: Outcome) -> str:
-    """The severity that counts, as printed; empty of a broken target."""
+    """The severity of what counts, as printed; empty of a broken target."""
     return "" if outcome.report is None else number(severity(outcome.findings), 3)
 
 
-def silenced(outcome: Outcome) -> str:
-    """`2 in the baseline, 1 ignored`; empty where every finding counts."""
-    by = [s.by for s in outcome.silenced]
-    told = [(by.count("baseline"), "in the baseline"), (by.count("ignored"), "ignored")]
-    return ", ".join(f"{times} {how}" for times, how in told if times)
+def silenced(*outcomes: Outcome) -> str:
+    """`24 baseline, 6 comment`: how many findings do not count, by which; empty where every one does."""
+    by = Counter(s.by for outcome in outcomes for s in outcome.silenced)
+    return ", ".join(f"{times} {how}" for times, how in ((by["baseline"], "baseline"), (by["ignored"], "comment")) if times)
 
 
 def broken(trouble: Trouble) -> str:

@@ -68,7 +68,7 @@ def test_a_run() -> None:
     assert "warning GF201 attenuating-skip ×6 layer1.[0-5]" in items[2] and "[0.5, limit 0.95]" in items[2]
     assert "Fix: Let the skip be the identity" in items[2] and "half.py:31" in items[2]
     assert "x @ w" in found.texts["pre"][0]
-    assert "1 in the baseline, 1 ignored" in found.texts["tr"][1]
+    assert "1 baseline, 1 comment" in found.texts["tr"][1]
     assert items[3].startswith("models/half.py:12: unused ignore comment")
 
 

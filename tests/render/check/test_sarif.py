@@ -76,7 +76,8 @@ def test_the_rules() -> None:
         level = {"error": "error", "warning": "warning", "info": "note"}[rule.severities[0]]
         assert rules[code]["defaultConfiguration"]["level"] == level
         assert rule.what in rules[code]["shortDescription"]["text"] and rules[code]["fullDescription"]["text"] == rule.why
-        assert rule.example in rules[code]["help"]["markdown"] and rule.fix in rules[code]["help"]["text"]
+        assert all(text in rules[code]["help"]["markdown"] for text in (code, rule.name, rule.what, rule.why, rule.example, rule.fix))
+        assert rule.fix in rules[code]["help"]["text"]
         assert "helpUri" not in rules[code]
 
 

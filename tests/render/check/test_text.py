@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from gradflow.records import Checks
+from gradflow.render.check import words
 from gradflow.render.check.text import NARROWEST, render
 from render import reports
 
@@ -47,8 +49,8 @@ def test_twenty_targets() -> None:
 def test_a_failed_target() -> None:
     """It shows what stands out, the next step and the findings, folded, each with its fix and place."""
     text = " ".join(render(runs.three(), width=120).split())
-    for words in ("worst layer", "worst skip", "next step", "Findings 8", "warning GF201 ×6 layer1.[0-5]", "[0.5, limit 0.95]", "models/half.py:31"):
-        assert words in text, words
+    for part in ("worst layer", "worst skip", "next step", "Findings 8", "warning GF201 ×6 layer1.[0-5]", "[0.5, limit 0.95]", "models/half.py:31"):
+        assert part in text, part
     assert [render(runs.three(), unfold=u).count("warning GF201") for u in (False, True)] == [1, 6]
 
 
@@ -61,13 +63,35 @@ def test_a_broken_target() -> None:
 
 def test_silenced_findings() -> None:
     """They are counted and not told, and a target all of whose errors are silenced reads as healthy."""
-    assert "1 in the baseline, 1 ignored" in render(runs.three(), width=160)
+    assert "1 baseline, 1 comment" in render(runs.three(), width=160)
     assert "GF203" not in render(runs.three(), width=160).replace("unused ignore comment (GF203)", "")
     report = runs.sick()
     old = [runs.Silenced(finding=f, by="baseline") for f in report.findings]
     passed = runs.Outcome(target="a.py", state="passed", findings=(), silenced=old, report=report, trouble=None, exit_code=0, seconds=1.0)
-    row = render(runs.checks([passed]), width=160).splitlines()[1].split()
-    assert row[:4] == ["PASSED", "a.py", "healthy", "0"]
+    for width in (60, 80, 160):
+        row = render(runs.checks([passed]), width=width).splitlines()[1].split()
+        assert row[:6] == ["PASSED", "a.py", "healthy", "0", "8", "baseline"]
+
+
+def test_a_wide_table() -> None:
+    """How many findings are silenced, and by which, is shown at any width; the time goes first, and before a name is shortened."""
+    head, *rows = render(runs.three(), width=60).splitlines()[:4]
+    assert head.split() == ["state", "target", "verdict", "silenced"] and rows[0].endswith("sick     1 baseline, 1 comment")
+    assert render(runs.three(), width=100).splitlines()[0].split()[-2:] == ["finding", "silenced"]
+    assert render(runs.three(), width=160).splitlines()[0].split()[-2:] == ["silenced", "time"]
+
+
+def test_the_tally() -> None:
+    """Its counts add up: each target is in one of them, each finding that is left out is counted once."""
+    some = runs.three().outcomes
+    for outcomes in (some, [*some, *some[:2]], some[1:], some[:1] * 3, some[2:], []):
+        counted, *left_out, code = words.tally(runs.checks(outcomes)).split("; ")
+        total, states = counted.split(":")
+        assert int(total.split()[0]) == len(outcomes) == sum(int(n) for n in re.findall(r"\d+", states))
+        assert sum(int(n) for n in re.findall(r"\d+", "".join(left_out))) == sum(len(o.silenced) for o in outcomes)
+        assert code == f"exit {max((o.exit_code for o in outcomes), default=0)}"
+    assert words.tally(runs.checks(some[:2])) == "2 targets: 1 passed, 1 failed; silenced findings: 1 baseline, 1 comment; exit 1"
+    assert words.tally(runs.all_healthy()) == "1 target: 1 passed; exit 0"
 
 
 def test_warnings_in_a_target_that_passed() -> None:

@@ -1,0 +1,139 @@
+"""`gradflow plot`: the picture of a report that was stored, or those of a check. Imports no torch; matplotlib only when there is something to draw."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradflow import errors
+from gradflow.cli.output import check_outputs, check_writable, write
+from gradflow.records import CHECKS_SCHEMA, SCHEMA, Checks, Outcome, Report
+from gradflow.stored import read_text, refused
+
+_REMEDY = "Give what gradflow profile TARGET --json FILE or gradflow check --format json --output FILE wrote."
+_LONGEST = 100  # characters of a label in a file name: with a folder before it and a number after it that stays below every file system's limit
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names that Windows keeps for itself, whatever follows the point
+
+
+def plot(
+    file: Annotated[Path, typer.Argument(help="What gradflow profile --json or gradflow check --format json wrote.")],
+    png: Annotated[Path, typer.Option(help="The .png file to write, - for standard output; of a check the folder for its pictures, made if missing.")],
+) -> None:
+    """Draw the picture of a stored report, as gradflow profile --png does; of a check the picture of each target.
+
+    Exit codes: 0 drawn, whatever the verdict, 2 the file cannot be read or the picture cannot be written.
+    """
+    records = _read(file)
+    if isinstance(records, Report):
+        _check_file(png, file)
+        drawn = [(records, png)]
+    else:
+        drawn = list(_placed(records.outcomes, png, file))
+    for report, place in drawn:
+        from gradflow.render import png as picture
+
+        write(place, picture.render(report))
+    if isinstance(records, Checks):
+        _tell_broken(records.outcomes)
+
+
+def _read(file: Path) -> Report | Checks:
+    """What `file` holds, told by its field `schema`.
+
+    Raises:
+        errors.RecordFileError: there is no such file, or it holds neither a report nor a check.
+    """
+    text = read_text(file, remedy=_REMEDY)
+    try:
+        plain = json.loads(text)
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if schema == SCHEMA:
+            return Report.from_json(text)
+        if schema == CHECKS_SCHEMA:
+            return Checks.from_json(text)
+    except (ValueError, RecursionError) as error:
+        raise refused(file, text, error, remedy=_REMEDY) from error
+    reason = "it has no schema" if schema is None else f"its schema is {schema!r}, of which gradflow plot has no picture"
+    raise errors.RecordFileError(file=str(file), reason=reason, remedy=_REMEDY)
+
+
+def _check_file(png: Path, file: Path) -> None:
+    """Raises:
+    errors.UsageError, errors.OutputFileError: `png` is no file that the one picture of `file` can be written to.
+    """
+    try:
+        if png.is_dir():
+            raise errors.UsageError(option="--png", value=f"{png} (a folder)", expected=f"a file whose name ends in .png: {file} holds one report")
+        check_outputs(png, None)
+    except OSError as error:  # a folder on the way may not be searched
+        raise errors.OutputFileError(file=str(png), reason=_reason(error)) from error
+
+
+def _placed(outcomes: Sequence[Outcome], folder: Path, file: Path) -> Iterator[tuple[Report, Path]]:
+    """Each report of a check with the file for its picture; the folder is made.
+
+    Raises:
+        errors.UsageError, errors.OutputFileError: `folder` is none, or it or a file in it cannot be written.
+    """
+    _make(folder, file)
+    drawn = [(report, outcome.target) for outcome in outcomes if (report := _shown(outcome)) is not None]
+    for (report, _), name in zip(drawn, file_names([target for _, target in drawn]), strict=True):
+        check_writable(folder / name)
+        yield report, folder / name
+
+
+def _make(folder: Path, file: Path) -> None:
+    try:
+        named = folder.suffix.lower() == ".png" and not folder.is_dir()
+        wrong = "standard output" if folder == Path("-") else "the name of one picture" if named else ""
+        if not wrong:
+            folder.mkdir(parents=True, exist_ok=True)
+            wrong = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
+    except OSError as error:
+        wrong = "a file" if isinstance(error, FileExistsError) else _reason(error)
+    if wrong:
+        expected = f"a folder that can be written, for a picture of each target: {file} holds a check"
+        raise errors.UsageError(option="--png", value=f"{folder} ({wrong})", expected=expected)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _shown(outcome: Outcome) -> Report | None:
+    """The report, without what the baseline or a comment silenced: the picture says what the check said."""
+    from gradflow.render.check.words import counted
+
+    return counted(outcome) if outcome.silenced else outcome.report
+
+
+def _tell_broken(outcomes: Sequence[Outcome]) -> None:
+    from gradflow.render.names import clean
+
+    for outcome in outcomes:
+        if outcome.trouble is not None:
+            typer.echo(f"note: no picture of {clean(outcome.target)}, which is broken: {clean(outcome.trouble.fact)}", err=True)
+
+
+def file_names(labels: Sequence[str]) -> list[str]:
+    """A file name for each label: letters, digits and `._=-` alone, none that a system reserves, and no two that differ by case alone."""
+    taken: set[str] = set()
+    names = []
+    for label in labels:
+        plain = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()
+        stem = re.sub(r"[^A-Za-z0-9._=]+", "-", plain)[:_LONGEST].strip("-.") or "target"
+        stem = f"target-{stem}" if _DEVICES.match(stem) else stem
+        name, number = stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        names.append(f"{name}.png")
+    return names
