@@ -79,6 +79,9 @@ def undisturbed(*modules: nn.Module) -> Iterator[ParameterKeeper]:
         yield keeper
 
 
+_CHECKPOINT_GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")  # newer torch runs the second
+
+
 @contextmanager
 def plain_checkpoints() -> Iterator[None]:
     """Activation checkpoints keep their activations: recomputed ones cannot be replayed, and re-entrant ones hide their block in one node."""
@@ -90,13 +93,13 @@ def plain_checkpoints() -> Iterator[None]:
     def keep(*args: object, **kwargs: object) -> Iterator[None]:
         yield
 
-    generator = checkpoint._checkpoint_without_reentrant_generator
-    checkpoint._checkpoint_without_reentrant_generator = keep
+    generators = {name: getattr(checkpoint, name) for name in _CHECKPOINT_GENERATORS if hasattr(checkpoint, name)}
+    vars(checkpoint).update(dict.fromkeys(generators, keep))
     checkpoint.CheckpointFunction.apply = staticmethod(lambda run, preserve, *args: run(*args))
     try:
         yield
     finally:
-        checkpoint._checkpoint_without_reentrant_generator = generator
+        vars(checkpoint).update(generators)
         del checkpoint.CheckpointFunction.apply
 
 

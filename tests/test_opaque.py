@@ -426,7 +426,7 @@ class TestOtherOpaqueParts:
         (part,) = opaque_behind(lambda x, _: compiled(x))
         assert (part.operator, part.reason) == ("CompiledFunction", "a compiled graph")
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit")
     def test_a_torchscript_graph(self):
         """Where TorchScript differentiates a graph as one; likewise."""
 

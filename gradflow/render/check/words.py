@@ -65,10 +65,11 @@ def told(group: Sequence[Finding]) -> str:
 
 
 def worst(findings: Sequence[Finding]) -> str:
-    """`GF201 attenuating-skip ×54`: the first finding's rule and how many of it; empty where nothing is above a note."""
+    """`GF201 attenuating-skip ×54`: the first finding's rule and how many of it; of notes the one that counts most, as one; empty where nothing counts."""
     first = next((f for f in findings if f.severity != "info"), None)
     if first is None:
-        return ""
+        counted = max((f for f in findings if f.decades), key=lambda f: f.decades, default=None)
+        return f"{title(counted.rule)} (note)" if counted else ""
     times = sum(f.rule == first.rule and f.severity == first.severity for f in findings)
     return title(first.rule) + (f" ×{times}" if times > 1 else "")
 
