@@ -204,3 +204,39 @@ def test_a_starved_highway_that_the_branches_make_up_for(branch, severity):
     assert highway.gain == pytest.approx(0.5**24) and highway.total_gain == pytest.approx((0.5 + 0.5 * branch) ** 24)
     (finding,) = [f for f in report.findings if f.rule == "GF206"]
     assert finding.severity == severity
+
+
+class Downsampled(nn.Module):
+    """Two stages of pre-activation blocks with a norm, a ReLU and a strided convolution between them, once; with `after`, a ReLU after every sum."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.stages = nn.ModuleList(nn.ModuleList(self._branch(c, c, 1) for _ in range(3)) for c in (4, 8))
+        self.down, self.after = self._branch(4, 8, 2), nn.ReLU() if after else nn.Identity()
+
+    @staticmethod
+    def _branch(inputs, outputs, stride):
+        return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, outputs, 3, stride, 1))
+
+    def forward(self, x):
+        for block in self.stages[0]:
+            x = self.after(x + block(x))
+        x = self.down(x)
+        for block in self.stages[1]:
+            x = self.after(x + block(x))
+        return x
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_what_stands_once_between_two_stages(after):
+    """A norm and a ReLU in the transition act once and are no finding; a ReLU after each sum is one, and named alone."""
+    found = [f.message for f in profiled(Downsampled(after), 4, 4, 8, 8).findings if f.rule == "GF205"]
+    assert [message.split(" on the trunk")[0] for message in found] == (["relu lies"] if after else [])
+
+
+def test_weights_that_a_vanishing_gradient_leaves_behind():
+    """In a deep sigmoid stack the steps differ by far more than GF111 allows, as the gradient does: that is its consequence and no finding of its own."""
+    report = profiled(zoo.mlp(30, 32, activation="sigmoid"), 16, 32)
+    ratios = [p.update_ratio for layer in report.layers for p in layer.parameters if p.update_ratio and len(p.shape) > 1]
+    assert max(ratios) / min(ratios) > RULES["GF111"].warning
+    assert {"GF101"} <= {f.rule for f in report.findings} and "GF111" not in {f.rule for f in report.findings}

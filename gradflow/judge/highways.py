@@ -53,18 +53,28 @@ def _highway(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Find
 
 
 def _on_the_trunk(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Finding]:
-    """What acts on the gradient in every block, between the sums."""
+    """What acts on the gradient in every block, between the sums; what stands once, in a transition between two stages, does not."""
     rule = rules["GF205"]
-    acting = [op for op in highway.trunk_ops if "norm" in op or op in _ACTIVATIONS]
+    acting = [op for op in highway.trunk_ops if ("norm" in op or op in _ACTIVATIONS) and op in _inside_stages(highway, skips)]
     if len(highway.skips) < 2 or not acting:
         return []
+    verb = "lies" if len(acting) == 1 else "lie"
     return [
         Finding(
             rule=rule.code, severity=rule.severity_without_limit, where=highway.name, value=None, limit=None, decades=0.0, fix=rule.fix,
             location=_worst_location(highway, skips), undefined={"value": "it is structure, not a number", "limit": "the rule has none"},
-            message=f"{', '.join(acting)} lies on the trunk between the {len(highway.skips)} sums of this highway, and acts on the gradient in each block.",
+            message=f"{', '.join(acting)} {verb} on the trunk between the {len(highway.skips)} sums of this highway: the gradient meets it in every block.",
         )
     ]  # fmt: skip
+
+
+def _inside_stages(highway: Highway, skips: Sequence[Skip]) -> set[str]:
+    """Operators on the trunk inside its stages; all on the trunk where it has no segments."""
+    if not highway.segments:
+        return {*highway.trunk_ops}
+    paths = {s.id: s.path_ops for s in skips}
+    stages = [segment for segment in highway.segments if segment.form == "stage"]
+    return {op for stage in stages for op in stage.ops if not any(op in paths[i] for i in stage.skips if i in paths)}
 
 
 def _if_identities(highway: Highway) -> str:

@@ -138,7 +138,7 @@ def _arrived(layer: Layer, allowed: _Allowance, rule: Rule) -> list[Finding]:
     return [
         Finding(
             rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=rule.note, decades=rule.noted(layer.gain), location=layer.location,
-            message=f"{layer.name} ({layer.type}), the first layer, receives {size} the output's gradient norm: within the limits, and counted.",
+            message=f"{layer.name} ({layer.type}), the first layer, receives {size} the output's gradient norm: no alarm, and it counts.",
             fix=f"Nothing, where training starts well; else: {rule.fix[0].lower()}{rule.fix[1:]}",
         )
     ]  # fmt: skip

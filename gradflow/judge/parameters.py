@@ -10,6 +10,7 @@ from gradflow.records import Finding, Layer, Parameter
 from gradflow.rules import Rules
 
 _FEWEST = 4  # matrices whose median says what is usual
+_OWN = 100.0  # times that a matrix's balance differs from the median's by more than its layer's gradient does
 _LEAST_FP16 = 2.0**-25  # half of float16's smallest number: what is smaller rounds to 0
 
 
@@ -43,16 +44,19 @@ def _underflow(layer: Layer, scale: float, rules: Rules) -> Finding | None:
 
 
 def _unbalanced(layers: Sequence[Layer], relieved: Sequence[bool], rules: Rules) -> list[Finding]:
-    """The matrices whose ‖∇W‖/‖W‖ lies farthest below and farthest above the median of all: no one learning rate suits both."""
+    """The matrices whose ‖∇W‖/‖W‖ lies farthest below and farthest above the median of all: no one learning rate suits both. Where the gradient at the layer's
+    output is as small or large, the gradient is what is wrong, and the weights are not."""
     rule = rules["GF111"]
-    found = [(p.update_ratio, p, i) for i, layer in enumerate(layers) if not layer.closed_by for p in layer.parameters if p.update_ratio and len(p.shape) > 1]
+    open_ = [(i, layer) for i, layer in enumerate(layers) if not layer.closed_by]
+    found = [(p.update_ratio, layer.gain or 1.0, p, i) for i, layer in open_ for p in layer.parameters if p.update_ratio and len(p.shape) > 1]
     if len(found) < _FEWEST:
         return []
-    usual = median(ratio for ratio, _, _ in found)
-    slow = [(usual / ratio, p, i, "slower") for ratio, p, i in found if not relieved[i]]
-    fast = [(ratio / usual, p, i, "faster") for ratio, p, i in found]
-    worst = [max(side, key=lambda item: item[0]) for side in (slow, fast) if side]
-    return [_apart(factor, p, layers[i], word, rules) for factor, p, i, word in worst if rule.severity(factor) is not None]
+    usual, usual_own = median(ratio for ratio, *_ in found), median(ratio / gain for ratio, gain, *_ in found)
+    slow = [(usual / ratio, usual_own * gain / ratio, p, i, "slower") for ratio, gain, p, i in found if not relieved[i]]
+    fast = [(ratio / usual, ratio / gain / usual_own, p, i, "faster") for ratio, gain, p, i in found]
+    own = [[item for item in side if item[1] >= _OWN] for side in (slow, fast)]
+    worst = [max(side, key=lambda item: item[0]) for side in own if side]
+    return [_apart(factor, p, layers[i], word, rules) for factor, _, p, i, word in worst if rule.severity(factor) is not None]
 
 
 def _apart(factor: float, parameter: Parameter, layer: Layer, word: str, rules: Rules) -> Finding:

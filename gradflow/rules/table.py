@@ -16,7 +16,7 @@ _TABLE = (
     ),
     Rule(
         code="GF102", name="exploding-gradient", note=30.0, warning=1e3, error=1e7,
-        what='The same, for gradients that grow.',
+        what="The gradient norm at a layer's output against that at the model's output, where it grows; notes on the first layer alone.",
         example='for layer in linears: nn.init.normal_(layer.weight, std=1.0)      # width 64: a gain of 8 a layer',
         why="The gradient grows on its way to the layer: one step overshoots, and clipping would starve every other layer.",
         fix="Lower the initialisation gain, normalise, or scale the residual branches by 1/sqrt(number of blocks).",
@@ -79,7 +79,7 @@ _TABLE = (
     ),
     Rule(
         code="GF111", name="unbalanced-updates", warning=1e5, most=0.0,
-        what="‖∇W‖/‖W‖ of each matrix against the median of all; matrices that a live skip leads around may be slower.",
+        what="‖∇W‖/‖W‖ of each matrix against the median of all, where its layer's gradient does not explain it; inside a branch it may be smaller.",
         example="nn.init.normal_(layer.weight, std=100)      # and a LayerNorm after it, which hides it",
         why="One learning rate moves all weights: what suits the others leaves this one as it is, or throws it far away.",
         fix="Give the parameter the initialisation of its fan-in, a learning rate of its own, or an optimiser that normalises updates (Adam).",
@@ -135,7 +135,7 @@ _TABLE = (
     ),
     Rule(
         code="GF205", name="operator-on-the-trunk",
-        what="Activations and norms between one sum and the next fork: on the highway and not on a branch.",
+        what="Activations and norms between one sum and the next fork, block after block: on the highway and not on a branch.",
         example="F.relu(x + self.branch(x))",
         why="Whatever lies on the trunk acts on the gradient in every block: a ReLU masks half of it, a norm rescales it.",
         fix="Nothing, if the highway's gain is what you want; else move it into the branch (pre-activation, pre-norm).",
