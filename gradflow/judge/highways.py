@@ -14,6 +14,7 @@ _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norm
 _ARRIVES = (0.03, 30.0)  # what arrives at a first fork and is within what networks that train lose or gain: docs/calibration.md
 _NEAR_ONE = (0.95, 1.05)
 _TELLING = 2.0  # times that λ = 1 would change a highway's gain
+_LAMBDA, _SCALARS = "λ = 1 on its skips would not mend it alone", "Set λ = 1 on the skips named here, and move "
 _ROUTES = frozenset({"cat", "slice", "select", "split", "split_with_sizes", "index", "index_select", "stack", "unbind"})
 _ACTIVATIONS = frozenset({"relu", "gelu", "silu", "mish", "tanh", "sigmoid", "elu", "leaky_relu", "hardswish", "relu6", "hardtanh", "softplus", "threshold"})
 _WEIGHTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "embedding", "linear"})
@@ -44,7 +45,7 @@ def _highway(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Find
             Finding(
                 rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
                 decades=rule.decades(highway.gain) / _turns(highway) if severity != "info" else 0.0, location=_worst_location(highway, skips),
-                fix=f"Move {', '.join(highway.trunk_ops)} off the trunk, into the branches." if blame else rule.fix,
+                fix=rule.fix if not blame else f"{_SCALARS if _LAMBDA in blame else 'Move '}{', '.join(highway.trunk_ops)} off the trunk, into the branches.",
                 message=f"The skips alone {word} {highway.gain:.3g} of the gradient down this highway of {len(highway.skips)} "
                 f"({_describe(highway, skips)}){total}.{blame or _if_identities(highway)}",
             )
@@ -114,7 +115,7 @@ def _blame(highway: Highway, skips: Sequence[Skip], rule: Rule, severity: Severi
     trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on and not _pads(s) for op in s.path_ops)}
     if not highway.trunk_ops or not (identities or _no_help(highway, rule)):
         return severity, ""
-    because = "Wherever λ is defined it is 1" if identities else "λ = 1 on its skips would not mend it"
+    because = "Wherever λ is defined it is 1" if identities else _LAMBDA
     if not trunk & (_ROUTES | _WEIGHTS):
         return severity, f" {because}: what lies on the trunk between the sums ({', '.join(highway.trunk_ops)}) does it."
     if highway.gain == 0 and trunk & _ROUTES:
@@ -123,8 +124,8 @@ def _blame(highway: Highway, skips: Sequence[Skip], rule: Rule, severity: Severi
 
 
 def _pads(skip: Skip) -> bool:
-    """Whether it is an option-A shortcut, whose slices skip positions between stages and route nothing past the highway."""
-    return skip.kind == "pooled" and any("pad" in op for op in skip.path_ops)
+    """Whether it is an option-A shortcut, gated or not, whose slices skip positions between stages and route nothing past the highway."""
+    return any("pad" in op for op in skip.path_ops)
 
 
 def _describe(highway: Highway, skips: Sequence[Skip]) -> str:
