@@ -61,7 +61,9 @@ def assert_healthy(
     __tracebackhide__ = True
     if fail_on not in _FAILING:
         raise UsageError(option="fail_on", value=fail_on, expected='"error" or "warning"')
-    rules = choose(RULES, [select] if isinstance(select, str) else select, [ignore] if isinstance(ignore, str) else ignore, limits)
+    rules = choose(
+        RULES, [select] if isinstance(select, str) else select, [ignore] if isinstance(ignore, str) else ignore, limits, ("select", "ignore", "limits")
+    )
     report = profile(
         model, inputs, targets, loss, seed=seed, amp=amp, evaluate=evaluate, batches=batches, probes=probes, spectrum=spectrum, rules=rules
     )  # fmt: skip

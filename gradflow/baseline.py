@@ -14,12 +14,11 @@ from pathlib import Path
 
 from gradflow import blocks, codec, errors
 from gradflow.records import CHECKS_SCHEMA, SCHEMA, Checks, Finding, Report, Severity, Silenced
-from gradflow.rules import EVERY
+from gradflow.rules import EVERY, RULES, Rule
 from gradflow.stored import read_text, refused
 
 BASELINE_SCHEMA = "gradflow/baseline/v1"
 _MANY = 3  # how many places a note names
-_FURTHER = 0.5  # decades: what batches and seeds move a finding by is less
 _RANK = {"info": 0, "warning": 1, "error": 2}
 
 
@@ -118,7 +117,7 @@ def apply_baseline(
 ) -> tuple[tuple[Finding, ...], tuple[Silenced, ...]]:
     """The findings that are new or worse, and the others as silenced, each in the order given.
 
-    A finding is worse with a higher severity, or more than half a decade further beyond the limit.
+    A finding is worse with a higher severity, or further beyond the limit by more than its rule's tolerance.
 
     Args:
         target: as it is named in the run.
@@ -164,13 +163,14 @@ def _gone(target: str, entries: Sequence[Entry]) -> str:
     return f"{counted} gone from {target}: {'; '.join(rules)}. Update it with --update-baseline"
 
 
-def is_worse(severity: str, decades: float, than: tuple[str, float]) -> bool:
-    """Whether a finding of this severity and extent is worse than another: more severe, or more than half a decade further beyond the limit."""
-    return _RANK[severity] > _RANK[than[0]] or (_RANK[severity] == _RANK[than[0]] and decades > than[1] + _FURTHER)
+def is_worse(rule: str, severity: str, decades: float, than: tuple[str, float]) -> bool:
+    """Whether a finding of this rule, severity and extent is worse than another: more severe, or further beyond the limit by more than `Rule.tolerance`."""
+    tolerance = RULES[rule].tolerance if rule in RULES else Rule.tolerance
+    return _RANK[severity] > _RANK[than[0]] or (_RANK[severity] == _RANK[than[0]] and decades > than[1] + tolerance)
 
 
 def _outgrew(finding: Finding, entry: Entry) -> bool:
-    return is_worse(finding.severity, round(finding.decades, 2), (entry.severity, entry.decades + 1e-9))
+    return is_worse(finding.rule, finding.severity, round(finding.decades, 2), (entry.severity, entry.decades + 1e-9))
 
 
 def _matches(findings: Sequence[Finding], known: Known, report: Report | None) -> list[tuple[int, Entry]]:

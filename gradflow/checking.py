@@ -23,7 +23,8 @@ from gradflow.baseline import Baseline, apply_baseline, baseline_notes
 from gradflow.errors import GradflowError
 from gradflow.ignoring import Comments
 from gradflow.profiling import profile_target
-from gradflow.records import Checks, Finding, Outcome, Report, Severity, Silenced, Trouble, Verdict, verdict
+from gradflow.records import Checks, Finding, Location, Outcome, Report, Severity, Silenced, Trouble, Verdict, verdict
+from gradflow.render.check import words
 from gradflow.rules import Rules, severity
 
 _RANK = {"error": 0, "warning": 1, "info": 2}
@@ -32,12 +33,13 @@ _VERDICTS: tuple[Verdict, ...] = ("healthy", "warnings", "sick")
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is checked: `spec` under `options`, judged by `rules`, and how the run names it."""
+    """What is checked: `spec` under `options`, judged by `rules`, how the run names it, and the line of the configuration that lists it."""
 
     spec: str
     label: str
     options: Options
     rules: Rules
+    listed: Location | None = None
 
 
 def _tell_nobody(text: str) -> None:
@@ -74,7 +76,7 @@ def check(targets: Sequence[Target], plan: Plan) -> Checks:
             runs = _runs(target, plan, comments)
         except KeyboardInterrupt:
             runs, interrupted = {target.options.seed: _broken(target.label, _INTERRUPTION)}, True
-        outcome = replace(_together(list(runs.values())), seconds=time.perf_counter() - began)
+        outcome = replace(_together(list(runs.values())), seconds=time.perf_counter() - began, listed=target.listed)
         outcomes.append(outcome)
         notes += [*_disagreement(target.label, runs), *_of_baseline(outcome, target, plan)]
         plan.tell(f"{_said(outcome, len(runs))}\n")
@@ -82,7 +84,7 @@ def check(targets: Sequence[Target], plan: Plan) -> Checks:
             left = len(targets) - number
             notes.append(f"interrupted at {target.label}" + (f": {left} of {len(targets)} targets were not run" if left else ""))
             break
-    return gathered(outcomes, plan.fail_on, [*notes, *comments.unused()])
+    return gathered(outcomes, plan.fail_on, [*notes, *comments.notes()])
 
 
 def gathered(outcomes: Sequence[Outcome], fail_on: Severity, notes: Sequence[str]) -> Checks:
@@ -103,7 +105,7 @@ def excused(checks: Checks, baseline: Baseline) -> Checks:
         if outcome.report is None:
             return outcome
         new, old = apply_baseline(outcome.target, outcome.findings, baseline, outcome.report)
-        return replace(settled(outcome.target, outcome.report, new, (*outcome.silenced, *old), checks.fail_on), seconds=outcome.seconds)
+        return replace(settled(outcome.target, outcome.report, new, (*outcome.silenced, *old), checks.fail_on), seconds=outcome.seconds, listed=outcome.listed)
 
     return gathered([again(outcome) for outcome in checks.outcomes], checks.fail_on, checks.notes)
 
@@ -166,7 +168,7 @@ _INTERRUPTION = Trouble(kind="Interrupted", fact="The run was interrupted at thi
 
 def _together(runs: Sequence[Outcome]) -> Outcome:
     """The worst of several runs, with what any of them found: a finding that counts in one of them counts."""
-    worst = max(runs, key=lambda run: (run.exit_code, _VERDICTS.index(verdict(run.findings)), severity(run.findings)))
+    worst = max(runs, key=lambda run: (run.exit_code, _VERDICTS.index(verdict(words.own(run))), severity(words.own(run))))
     if worst.report is None or len(runs) == 1:
         return worst
     counted = _united([[(f, f) for f in run.findings] for run in runs])
@@ -199,7 +201,7 @@ def _disagreement(label: str, runs: Mapping[int, Outcome]) -> list[str]:
     """Which seeds gave which verdict, where it is not one and the same."""
     seeds: dict[str, list[str]] = {}
     for seed, run in runs.items():
-        seeds.setdefault("broken" if run.trouble is not None else verdict(run.findings), []).append(str(seed))
+        seeds.setdefault("broken" if run.trouble is not None else verdict(words.own(run)), []).append(str(seed))
     told = [f"{word} with seed {', '.join(found)}" for word, found in seeds.items()]
     return [f"{label}: the verdict depends on the seed: {'; '.join(told)}. The worst counts"] if len(seeds) > 1 else []
 
@@ -212,13 +214,14 @@ def _of_baseline(outcome: Outcome, target: Target, plan: Plan) -> Sequence[str]:
 
 
 def _said(outcome: Outcome, seeds: int) -> str:
-    """One outcome in a few words."""
-    word = "broken" if outcome.trouble is not None else verdict(outcome.findings)
+    """One outcome in a few words: the model's own verdict, and where that is not all, whether it passed."""
+    found = words.own(outcome)
+    word = "broken" if outcome.trouble is not None else verdict(found)
     told = f"{word}{f' with {seeds} seeds' if seeds > 1 else ''} {outcome.seconds:.1f} s"
     if outcome.trouble is not None:
         return f"{told}: {outcome.trouble.fact.splitlines()[0]}"
-    worst = f": {outcome.findings[0].rule} at {outcome.findings[0].where}" if word != "healthy" else ""
-    return told + worst + (f" ({len(outcome.silenced)} silenced)" if outcome.silenced else "")
+    worst = f": {found[0].rule} at {found[0].where}" if word != "healthy" else ""
+    return told + worst + (f" ({outcome.state}; {words.silenced(outcome)})" if outcome.silenced else "")
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from gradflow.errors import ConfigurationError, UsageError
-from gradflow.records import Severity
+from gradflow.records import Location, Severity
 from gradflow.rules import RULES, choose, matching
 
 if sys.version_info >= (3, 11):
@@ -19,6 +21,7 @@ else:
 
 FORMATS = ("text", "json", "github", "junit", "sarif", "markdown")
 FAIL_ON = ("error", "warning")
+_COMMENTED = re.compile(r"""(?P<quoted>"[^"\n]*"|'[^'\n]*')|#[^\n]*""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +60,11 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One of `targets`, with what its own table says."""
+    """One of `targets`, with what its own table says, and its line; None where that was not found."""
 
     target: str
     settings: Settings = Settings()
+    location: Location | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +112,9 @@ def read(file: Path) -> Configuration:
     place = f"{_near(file)}, [tool.gradflow]"
     values = _values(table, {**_SETTINGS, **_GENERAL}, place)
     own = {name: values.pop(key, None) for key, name in (("fail-on", "fail_on"), ("baseline", "baseline"), ("repeat", "repeat"))}
-    targets = tuple(_entry(item, f"{place} targets[{i}]", file.parent) for i, item in enumerate(_list(values.pop("targets", []))))
+    entries = [_entry(item, f"{place} targets[{i}]", file.parent) for i, item in enumerate(_list(values.pop("targets", [])))]
+    lines = _lines(file, [entry.target for entry in entries])
+    targets = tuple(replace(entry, location=Location(file=str(file), line=line) if line else None) for entry, line in zip(entries, lines, strict=True))
     formats, outputs = values.pop("format", ()), values.pop("output", ())
     return Configuration(
         folder=file.parent,
@@ -130,6 +136,19 @@ def _table(file: Path) -> Mapping[str, object] | None:
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(place=f"{_near(file)}, tool.gradflow", reason="it is no table", remedy="Write [tool.gradflow] and its keys below.")
     return table
+
+
+def _lines(file: Path, targets: Sequence[str]) -> list[int | None]:
+    """The line of each target. TOML's reader tells none: it is the next one on which the target stands in quotes, and in no comment."""
+    text = _COMMENTED.sub(lambda found: found["quoted"] or "", file.read_text(encoding="utf-8"))
+    opened = re.search(r"\[tool\.gradflow[\].]", text)
+    here, found = opened.start() if opened else 0, list[int | None]()
+    for target in targets:
+        places = [text.find(quoted, here) for quoted in (json.dumps(target, ensure_ascii=False), f"'{target}'")]
+        place = min((place for place in places if place >= 0), default=None)
+        found.append(None if place is None else text.count("\n", 0, place) + 1)
+        here = here if place is None else place + 1
+    return found
 
 
 def _near(file: Path) -> str:

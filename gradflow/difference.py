@@ -120,7 +120,7 @@ def difference(before: Report, after: Report, factor: float = FACTOR) -> Differe
     """What changed from `before` to `after`.
 
     Layers, skips and highways are matched by name, where numbered blocks came or went by what is in them. A gain changed where it did by more than `factor`,
-    a λ by more than 1e-3, a finding where its severity did, or its extent by more than half a decade.
+    a λ by more than 1e-3, a finding where its severity did, or its extent by more than its rule's tolerance.
     """
     align = Alignment({layer.name: layer.type for layer in before.layers}, {layer.name: layer.type for layer in after.layers})
     routes = _routes(before.highways, after.highways, align)
@@ -251,9 +251,9 @@ def _findings(before: Sequence[Finding], after: Sequence[Finding], align: _Renam
             yield _changed("new", None, finding)
             continue
         matched.add(id(was))
-        if is_worse(finding.severity, finding.decades, (was.severity, was.decades)):
+        if is_worse(finding.rule, finding.severity, finding.decades, (was.severity, was.decades)):
             yield _changed("worse", was, finding)
-        elif is_worse(was.severity, was.decades, (finding.severity, finding.decades)):
+        elif is_worse(was.rule, was.severity, was.decades, (finding.severity, finding.decades)):
             better.append(_changed("better", was, finding))
     yield from better
     yield from (_changed("gone", finding, None) for finding in before if id(finding) not in matched)

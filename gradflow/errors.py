@@ -52,6 +52,32 @@ class SameBatch(GradflowError):
         )
 
 
+class NothingObserved(GradflowError):
+    """A run's history is asked for before any of its steps was sampled."""
+
+    def __init__(self, *, steps: int) -> None:
+        super().__init__(
+            f"There is no history: of {steps} observed steps none was sampled.",
+            "Call monitor.observe(inputs, targets, loss) at each step, and give an `every` that some step fulfils.",
+        )
+
+
+class SickTraining(GradflowError):
+    """The gradient flow of a training run turned sick, and the run was to stop there.
+
+    Attributes:
+        step: the sampled step.
+        report: what was measured there, a `gradflow.Report`.
+    """
+
+    exit_code = 1
+
+    def __init__(self, *, step: int, finding: str, fix: str, report: object) -> None:
+        super().__init__(f"The gradient flow turned sick at step {step}: {finding}", fix)
+        self.step = step
+        self.report = report
+
+
 class TargetError(GradflowError):
     """The target names nothing that can be profiled."""
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import wraps
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ class _HasModel(Protocol):
 
 _Subject = TypeVar("_Subject", bound=_HasModel)
 _Result = TypeVar("_Result")
+_More = ParamSpec("_More")
 
 
 class ParameterKeeper:
@@ -126,13 +127,13 @@ def as_written(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def names_as_written(run: Callable[[_Subject], _Result]) -> Callable[[_Subject], _Result]:
+def names_as_written(run: Callable[Concatenate[_Subject, _More], _Result]) -> Callable[Concatenate[_Subject, _More], _Result]:
     """`run`, with its subject's model under the names of `as_written`."""
 
     @wraps(run)
-    def renamed(subject: _Subject) -> _Result:
+    def renamed(subject: _Subject, /, *args: _More.args, **kwargs: _More.kwargs) -> _Result:
         with as_written(subject.model):
-            return run(subject)
+            return run(subject, *args, **kwargs)
 
     return renamed
 

@@ -1,11 +1,13 @@
 """Comments in the user's source that silence findings: `# gradflow: ignore[GF203]`. Reads source as text and runs none of it.
 
 A comment speaks for its own line, and at the end of a statement of several lines for all of them. `# gradflow: ignore` alone means every rule; several
-codes are separated by commas, and a rule may be given by its name or the beginning of its code, as for --select. A comment that silences nothing is told.
+codes are separated by commas, and a rule may be given by its name or the beginning of its code, as for --select. A comment that silences nothing is told,
+as is one that is not written so, and what a comment on every rule silences.
 """
 
 from __future__ import annotations
 
+import difflib
 import io
 import linecache
 import re
@@ -20,12 +22,13 @@ from gradflow.records import Finding, Location, Report, Silenced
 from gradflow.rules import EVERY, RULES, matching
 
 _WORD = "gradflow:"
-_COMMENT = re.compile(r"#\s*gradflow:\s*ignore(?![\w-])\s*(?P<list>\[(?P<codes>[^\]]*)(?P<end>\]?))?")
+_COMMENT = re.compile(r"#\s*gradflow:\s*(?P<word>[\w-]+)\s*(?P<list>\[(?P<codes>[^\]#]*)(?P<end>\]?))?(?P<rest>[^#]*)")
+_CODE = re.compile(r"gf\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comment:
-    """One `# gradflow: ignore`.
+    """One `# gradflow: ignore`, or what was meant as one.
 
     Attributes:
         place: its file and line.
@@ -45,7 +48,7 @@ class Comments:
     """The comments of one run over several targets: one that silences a finding of any of them is used."""
 
     _files: dict[str, tuple[Comment, ...]] = field(default_factory=dict)
-    _used: set[tuple[Location, str]] = field(default_factory=set)
+    _used: dict[tuple[Location, str], set[str]] = field(default_factory=dict)  # the rules that each code of a comment silenced
     _looked_for: set[str] = field(default_factory=set)
 
     def apply(self, findings: Sequence[Finding], report: Report, rules: Container[str] = EVERY) -> tuple[tuple[Finding, ...], tuple[Silenced, ...]]:
@@ -62,16 +65,19 @@ class Comments:
         kept = tuple(f for f, off in zip(findings, silenced, strict=True) if not off)
         return kept, tuple(Silenced(finding=f, by="ignored") for f, off in zip(findings, silenced, strict=True) if off)
 
-    def unused(self) -> tuple[str, ...]:
-        """Sentences on the comments below the current directory that silenced nothing, by file and line."""
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the comments below the current directory that silenced nothing, or that speak of every rule, by file and line."""
         here = Path.cwd().resolve()
         comments = [c for file in sorted(self._files) if Path(file).resolve().is_relative_to(here) for c in self._files[file]]
-        return tuple(f"{_shown(comment.place, here)}: {said}" for comment in comments for said in self._complaints(comment))
+        return tuple(f"{_shown(comment.place, here)}: {said}" for comment in comments for said in self._said_of(comment))
 
-    def _complaints(self, comment: Comment) -> Iterator[str]:
+    def _said_of(self, comment: Comment) -> Iterator[str]:
         if comment.fault:
             yield comment.fault
-        elif not comment.codes and (comment.place, "") not in self._used and self._looked_for == {*RULES}:
+        elif not comment.codes and (comment.place, "") in self._used:
+            found = ", ".join(sorted(self._used[comment.place, ""]))
+            yield f"gradflow: ignore silences every rule, here {found}; gradflow: ignore[{found}] would leave the others"
+        elif not comment.codes and self._looked_for == {*RULES}:
             yield "unused: gradflow: ignore silences nothing"
         for code in () if comment.fault else comment.codes:
             if not _meant(code):
@@ -92,7 +98,7 @@ class Comments:
                 continue
             for code in comment.codes or ("",):
                 if not code or finding.rule in _meant(code):
-                    self._used.add((comment.place, code))
+                    self._used.setdefault((comment.place, code), set()).add(finding.rule)
                     off = True
         return off
 
@@ -100,9 +106,9 @@ class Comments:
 def apply_comments(
     findings: Sequence[Finding], report: Report, rules: Container[str] = EVERY
 ) -> tuple[tuple[Finding, ...], tuple[Silenced, ...], tuple[str, ...]]:
-    """What `Comments` says of a single report: the findings that stay, those silenced, and sentences on comments that silence nothing."""
+    """What `Comments` says of a single report: the findings that stay, those silenced, and sentences on comments."""
     comments = Comments()
-    return *comments.apply(findings, report, rules), comments.unused()
+    return *comments.apply(findings, report, rules), comments.notes()
 
 
 def comments_of(file: str) -> Iterator[Comment]:
@@ -130,8 +136,23 @@ def _said(file: str, comments: Sequence[tuple[int, str]], start: int, end: int) 
     for line, text in comments:
         for match in _COMMENT.finditer(text):
             codes = tuple(code.strip() for code in (match["codes"] or "").split(",") if code.strip())
-            fault = "" if not match["list"] or (codes and match["end"]) else "gradflow: ignore[ is not closed or names no rule: it silences nothing"
-            yield Comment(place=Location(file=file, line=line), first=start if start and line == end else line, codes=codes, fault=fault)
+            fault = _fault(match, codes)
+            if fault is not None:
+                yield Comment(place=Location(file=file, line=line), first=start if start and line == end else line, codes=codes, fault=fault)
+
+
+def _fault(match: re.Match[str], codes: Sequence[str]) -> str | None:
+    """Why it silences nothing, and what to write; empty where it can silence, None where it is prose that begins with gradflow's name."""
+    word, rest = match["word"], match["rest"].strip()
+    written = f"gradflow: {match[0].partition(':')[2].strip()}"
+    named = ", ".join(dict.fromkeys(codes or [code.upper() for code in _CODE.findall(word + rest)]))
+    remedy = f"write # gradflow: ignore[{named or 'CODE'}]"
+    if word.lower() != "ignore":
+        meant = match["list"] or named or difflib.get_close_matches(word.lower(), ["ignore"])
+        return f"{written} silences nothing: {word} is no word for it; {remedy}" if meant else None
+    if not match["list"]:
+        return f"{written} silences nothing: rules stand in brackets; {remedy}" if rest else ""
+    return "" if codes and match["end"] else "gradflow: ignore[ is not closed or names no rule: it silences nothing"
 
 
 @cache

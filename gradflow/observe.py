@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,6 +19,7 @@ from gradflow.residual import HighwayPath, SkipPath, find_highways, find_skips
 from gradflow.subject import Batch, Objective, Roots
 from gradflow.subject.structure import class_name
 from gradflow.tape import Leaves, Tape, Value, lift, parameter_users, standing, used_inside, value_of
+from gradflow.telling import Tell, nobody
 
 __all__ = ["Chart", "Forward", "Observation", "Settings", "Sight", "blame", "chart", "go_back", "leaves_fused_path", "look", "loss_scale", "observe", "tracked"]
 
@@ -86,18 +88,19 @@ class Chart:
     leaves: list[Tensor]
 
 
-def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = ()) -> Observation:
+def observe(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = (), tell: Tell = nobody) -> Observation:
     """Run `batch` forward and back and read the gradient everywhere.
 
     Floating inputs are put on the tape, so that a skip may start at an input; a model that cannot take them so is run without. `bystanders` are other
-    modules that take part (a loss), which are left as they were as well.
+    modules that take part (a loss), which are left as they were as well. `tell` takes the phases.
 
     Raises:
         EmptyBatch: an input has no elements.
         ModelFailed: the forward, the loss or the backward raised; with the model's own frames.
         GradflowError: the loss or the output cannot be differentiated.
     """
-    return tracked((model, *bystanders), batch, objective, settings, _analyse)
+    tell("forward")
+    return tracked((model, *bystanders), batch, objective, settings, partial(_analyse, tell=tell))
 
 
 def look(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = ()) -> Sight:
@@ -135,7 +138,8 @@ def chart(model: nn.Module, forward: Forward, settings: Settings) -> Chart:
     )  # fmt: skip
 
 
-def _analyse(model: nn.Module, forward: Forward, settings: Settings, track: bool) -> Observation:
+def _analyse(model: nn.Module, forward: Forward, settings: Settings, track: bool, tell: Tell) -> Observation:
+    tell("analysis")
     began = now()
     way = chart(model, forward, settings)
     tape, skips, highways = way.tape, way.skips, way.highways
@@ -155,10 +159,12 @@ def _analyse(model: nn.Module, forward: Forward, settings: Settings, track: bool
         units=counted_units(model),
         spread=sample_gauges(tape, outputs, samples),
     )
+    tell("backward")
     analysed = now()
     with meter:
         go_back(way)
     ended = now()
+    tell("analysis")
     readings = meter.read()
     return Observation(
         tape=tape,

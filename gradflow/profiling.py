@@ -23,6 +23,7 @@ from gradflow.observe import Observation, Settings, leaves_fused_path, look, obs
 from gradflow.rules import EVERY, Rules, severity
 from gradflow.subject import Batch, Objective
 from gradflow.subject.structure import class_name
+from gradflow.telling import Tell, nobody
 
 
 def profile(
@@ -105,22 +106,26 @@ _UNTRACKED = "the model does not take inputs that require a gradient: a skip tha
 _LEDGER = defaultdict(lambda: 5e-2, {torch.float64: 1e-9, torch.complex128: 1e-9, torch.float32: 1e-3, torch.complex64: 1e-3})  # rounding, with room
 
 
-def profile_target(target: str, options: Options, rules: Rules = EVERY) -> records.Report:
-    """Load `target` and profile it; findings are those of `rules`.
+def profile_target(target: str, options: Options, rules: Rules = EVERY, tell: Tell = nobody) -> records.Report:
+    """Load `target` and profile it; findings are those of `rules`, and `tell` takes the phases.
 
     Raises:
         errors.GradflowError: the subclass says what is wrong, and its exit code whose fault it is.
     """
-    return _report(replace(from_target(target, options), rules=rules))
+    tell(f"load {target}")
+    return _report(replace(from_target(target, options), rules=rules), tell)
 
 
-def graph_target(target: str, options: Options) -> Diagram:
-    """Load `target`, run it forward and draw its graph.
+def graph_target(target: str, options: Options, tell: Tell = nobody) -> Diagram:
+    """Load `target`, run it forward and draw its graph; `tell` takes the phases.
 
     Raises:
         errors.GradflowError: as `profile_target`.
     """
-    return _lifted(from_target(target, options)).diagram
+    tell(f"load {target}")
+    subject = from_target(target, options)
+    tell("forward")
+    return _lifted(subject).diagram
 
 
 @names_as_written
@@ -172,12 +177,13 @@ class _Course:
 
 
 @names_as_written
-def _report(subject: Subject) -> records.Report:
+def _report(subject: Subject, tell: Tell = nobody) -> records.Report:
     model, settings, course = subject.model, subject.settings, _Course()
     found: Tally | None = None
     weights = None
-    for batch, objective, seeded in subject.runs():
-        observation = observe(model, batch, objective, seeded, subject.bystanders)
+    for number, (batch, objective, seeded) in enumerate(subject.runs(), 1):
+        told = _numbered(tell, number, subject.batches)
+        observation = observe(model, batch, objective, seeded, subject.bystanders, told)
         began = time.perf_counter()
         weights = weights or weigh(dict(model.named_parameters()))
         one = tally(observation, model, weights)
@@ -187,6 +193,7 @@ def _report(subject: Subject) -> records.Report:
         observation.release()
         del observation  # its nodes would outlive the next forward
         if broken:
+            told("search for the first value that is not finite")
             _trace(subject, batch, objective, seeded, course)
         course.analysis_s += time.perf_counter() - began
     assert found is not None  # there is a first batch
@@ -210,6 +217,11 @@ def _report(subject: Subject) -> records.Report:
         opaque=found.opaque,
         nonfinite=course.nonfinite,
     )
+
+
+def _numbered(tell: Tell, number: int, batches: int) -> Tell:
+    """Says which batch of several it is."""
+    return tell if batches == 1 else lambda phase: tell(f"batch {number} of {batches}: {phase}")
 
 
 def _is_broken(observation: Observation) -> bool:

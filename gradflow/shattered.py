@@ -17,6 +17,7 @@ from gradflow.observe import Settings
 from gradflow.shatter_records import BROKEN, Curve, Likeness, ShatterReport
 from gradflow.shattering import PAIRED, across_samples, along_line, curve, read
 from gradflow.subject.structure import class_name
+from gradflow.telling import Tell, nobody
 
 
 def shatter(
@@ -53,13 +54,14 @@ def shatter(
     return _shatter(_Task(subject=given(model, inputs, None, "probe", Settings(seed=seed, amp=amp_of(amp), evaluate=evaluate)), course=course))
 
 
-def shatter_target(target: str, options: Options, course: Course) -> ShatterReport:
-    """Load `target` and shatter it.
+def shatter_target(target: str, options: Options, course: Course, tell: Tell = nobody) -> ShatterReport:
+    """Load `target` and shatter it; `tell` takes the phases.
 
     Raises:
         errors.GradflowError: the subclass says what is wrong, and its exit code whose fault it is.
     """
-    return _shatter(_Task(subject=from_target(target, replace(options, loss="probe")), course=course))
+    tell(f"load {target}")
+    return _shatter(_Task(subject=from_target(target, replace(options, loss="probe")), course=course), tell)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +77,16 @@ class _Task:
 
 
 @names_as_written
-def _shatter(task: _Task) -> ShatterReport:
+def _shatter(task: _Task, tell: Tell = nobody) -> ShatterReport:
     subject, course = task.subject, task.course
+    tell(f"forward and back along a line of {course.points} points")
     laid = lay(subject.batch, course)
     line = read(subject.model, laid.batch, course.points, subject.settings, along_line)
     pairs = {}
     if laid.samples > 1:
+        tell("forward and back across the samples of the batch")
         pairs = {(r.type, r.name): r for r in read(subject.model, subject.batch, laid.samples, subject.settings, across_samples)}
+    tell("comparison with white noise and Brownian motion")
     white, brownian = references(course.points, course.last_lag)
     named = {white.name: white, brownian.name: brownian}
     few = [] if tells(named) else [f"{course.points} points are too few to tell white noise from Brownian motion: what is like both counts as between"]

@@ -10,12 +10,14 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from rich.text import Text
 
 import gradflow
 from gradflow import checking
 from gradflow.assembly import Options
 from gradflow.checking import Plan, Target, check
 from gradflow.records import Checks
+from gradflow.render.rules import entries, listing
 from gradflow.rules import EVERY, RULES
 
 MODELS = """
@@ -177,6 +179,8 @@ MIXED_UP = {
     "a limit without a number": (["--limit", "GF201"], "RULE=X"),
     "a limit twice": (["--limit", "GF201=1", "--limit", "GF201=2"], "one limit for GF201"),
     "a limit of a rule without": (["--limit", "GF203=1"], "--limit: GF203=1 is not valid"),
+    "a limit that an identity breaks": (["--limit", "GF201=30"], "Expected a limit of 0 or more and below 1"),
+    "a limit that every identity breaks": (["--limit", "GF202=1"], "Expected a finite limit above 1"),
     "no rule left": (["--ignore", "GF"], "to leave a rule"),
     "two formats on standard output": (["--format", "json", "--format", "sarif"], "json takes standard output"),
     "more files than formats": (["--format", "json", "--output", "a.json", "--output", "b.json"], "paired in order"),
@@ -232,6 +236,35 @@ def test_junit_has_a_case_for_each_rule_that_was_selected(run, models):
     assert sorted(name.split()[0] for name in names) == sorted([code for code in RULES if code.startswith("GF10")] + ["profiled"])
 
 
+def test_a_place_is_told_as_seen_from_here(run, models):
+    """In messages and in JUnit, wherever the file lies below the current folder; the record has the whole path."""
+    (models / "nets").mkdir()
+    (models / "nets" / "cut.py").write_text(MODELS.replace("self.factor * x +", "x.detach() +"))
+    code, out, _ = run("check", "nets/cut.py", "--format", "junit", "--format", "json", "--output", "-", "--output", "r.json")
+    (outcome,) = checks_of((models / "r.json").read_text()).outcomes
+    found = {f.rule: f for f in outcome.findings}
+    assert code == 1 and "detach" in found["GF208"].message and " at nets/cut.py:10" in found["GF208"].message
+    assert found["GF208"].location.file == str(models / "nets" / "cut.py")
+    assert "At: nets/cut.py:10" in out and str(models) not in out
+
+
+def test_a_target_that_cannot_be_found(run, models):
+    """An annotation stands at its line in the configuration; at none where the command line named it, for there is no such file."""
+    listed = ['"models.py",  # "gone.py"?', '"gone.py", "models.py:raises",', "'gone.nets:Net',", "]"]
+    targets = "\n".join(["[tool.gradflow]", '# targets = ["gone.py"]', "seed = 1", "targets = [", *listed])
+    (models / "pyproject.toml").write_text(targets)
+    code, out, _ = run("check", "--format", "github", "--format", "sarif", "--output", "-", "--output", "r.sarif")
+    (first, second, third) = [line.split("::")[1] for line in out.splitlines()]
+    assert code == 3
+    assert (first, second) == ("error file=pyproject.toml,line=6,title=gradflow UnknownTarget", "error file=models.py,line=1,title=gradflow ModelFailed")
+    assert third.startswith("error file=pyproject.toml,line=7,")
+    (invocation,) = json.loads((models / "r.sarif").read_text())["runs"][0]["invocations"]
+    found = [told["locations"][0]["physicalLocation"] for told in invocation["toolExecutionNotifications"]]
+    assert [(f["artifactLocation"]["uri"], f["region"]["startLine"]) for f in found] == [("pyproject.toml", 6), ("models.py", 1), ("pyproject.toml", 7)]
+    _, out, _ = run("check", "lost.py", "--format", "github")
+    assert out.startswith("::error title=gradflow UnknownTarget::")
+
+
 def test_the_text_opens_with_the_targets_and_ends_with_the_summary(run, models):
     """Text is what people get; the summary is there once."""
     code, out, err = run("check", "models.py:sick", "models.py")
@@ -244,6 +277,11 @@ def test_a_baseline_lets_old_findings_pass_and_new_ones_fail(run, models):
     assert run("check", "models.py:sick", "models.py:warned")[0] == 1
     code, _, err = run("check", "models.py:sick", "models.py:warned", "--baseline", "known.json", "--update-baseline")
     assert code == 0 and "wrote known.json" in err
+    _, out, err = run("check", "models.py:sick", "models.py:warned", "--baseline", "known.json", "--format", "json")
+    assert re.search(r"models.py:sick … sick .* \(passed; known: \d+\)\n.*models.py:warned … warnings .*: GF201 at 0 \(passed; known: 3\)\n", err)
+    assert [o.report.verdict for o in checks_of(out).outcomes] == ["sick", "warnings"]
+    _, out, _ = run("check", "models.py:sick", "--baseline", "known.json")
+    assert out.splitlines()[1].split()[:3] == ["PASSED", "models.py:sick", "sick"]
     written = (models / "known.json").read_text()
     code, out, _ = run("check", "models.py:sick", "models.py:warned", "--baseline", "known.json", "--fail-on", "warning", "--format", "json")
     assert code == 0
@@ -298,10 +336,24 @@ def test_a_finding_of_any_seed_counts_once(run, models):
 
 @pytest.mark.parametrize("given", ["GF201", "gf201", "attenuating-skip"])
 def test_gradflow_rule_explains_one(run, given):
-    """By its code or its name: all that the table says, and no torch."""
+    """By its code or its name: all that the table says, as plain text in lines that fit."""
     code, out, _ = run("rule", given)
-    rule = RULES["GF201"]
-    assert code == 0 and all(text in out for text in (rule.code, rule.name, rule.what, rule.why, rule.example, rule.fix, "warning below 0.95"))
+    rule, told = RULES["GF201"], " ".join(out.split())
+    assert code == 0 and all(text in told for text in (rule.code, rule.name, rule.what, rule.why, rule.example, rule.fix, "warning below 0.95"))
+    assert "**" not in out and "##" not in out and "\x1b" not in out and max(map(len, out.splitlines())) <= 80
+
+
+def test_the_rules_on_a_terminal():
+    """No line is wider than it, nor does a name run into what stands beside it; a line each where nobody looks at the width."""
+    rules = [*RULES.values()]
+    for width in (60, 80, 200):
+        for color in (False, True):
+            text = Text.from_ansi(listing(rules, width=width, color=color) + entries(rules, width=width, color=color)).plain
+            examples = [line for rule in rules for line in rule.example.splitlines()]
+            assert all(len(line) <= width or any(example in line for example in examples) for line in text.splitlines())
+    lines = listing(rules, width=None).splitlines()
+    assert [line.split(maxsplit=3) for line in lines] == [[rule.code, rule.severities[0], rule.name, rule.what] for rule in rules]
+    assert not [rule.code for rule in rules if rule.what.startswith("The same")]
 
 
 def test_gradflow_rule_lists_all_and_names_the_nearest(run):

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -165,12 +166,16 @@ def test_the_hooks_of_the_repository():
 
 
 def test_what_is_installed():
-    """A torch without CUDA first, so that the second line finds it, and gradflow by the name of its distribution."""
+    """A torch without CUDA first, so that the second line finds it; and gradflow by the requirement at the top, whose address is to be put in."""
     (name,) = re.findall(r'^name = "(gradflow.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    expected = ["pip install torch --index-url https://download.pytorch.org/whl/cpu", f"pip install {name}"]
+    expected = ["pip install torch --index-url https://download.pytorch.org/whl/cpu", 'pip install "$GRADFLOW"']
     (job,) = loaded(GITLAB).values()
     (install,) = [step["run"] for step in steps() if step.get("name") == "Install"]
     assert job["before_script"] == install.splitlines() == expected
+    asked = [loaded(GITHUB)["env"]["GRADFLOW"], job["variables"]["GRADFLOW"]]
+    assert [(r.name, r.url) for r in map(Requirement, asked)] == [(name, "git+https://HOST/OWNER/gradflow.git")] * 2
+    page = PAGE.read_text(encoding="utf-8")
+    assert "`https://HOST/OWNER/gradflow.git` in it is a placeholder" in page and page.count("git+https://HOST/OWNER") == 2
 
 
 def test_the_page_shows_the_files():

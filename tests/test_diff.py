@@ -38,7 +38,7 @@ def report(*kinds, findings=(), gains=None, lams=None, **changes):
     return reports.report(layers, skips, [reports.highway(skips)] if skips else [], findings, **changes)
 
 
-def finding(where, severity="warning", decades=0.1, rule="GF201"):
+def finding(where, severity="warning", decades=0.1, rule="GF206"):
     return reports.finding(rule, where, f"{where} is not well", "mend it", severity=severity, decades=decades)
 
 
@@ -182,10 +182,55 @@ def test_the_text():
     half = {i: {"lam": 0.5, "kind": "scaled"} for i in range(4)}
     shown = render(difference(report(*["Linear"] * 4), report(*["Linear"] * 4, lams=half, findings=[finding("blocks.2", "error", 1.2)])))
     assert shown.startswith(" WORSE   verdict healthy → sick, severity 0 → 1.2\n")
-    assert "new     error GF201 blocks.2 is not well" in shown and "resnet.py:102" in shown
+    assert "new     error GF206 blocks.2 is not well" in shown and "resnet.py:102" in shown
     assert "changed blocks.[0-3]  kind identity → scaled, λ 1 → 0.5" in shown
     unfolded = render(difference(report("Linear", "Linear"), report("Linear", "Linear", lams=half)), unfold=True)
     assert sum("λ 1 → 0.5" in line for line in unfolded.splitlines()) == 2
+
+
+def test_the_text_of_what_was_mended():
+    """Errors and warnings that are gone, and no new ones, are better; a note that is gone is not."""
+    sick = report(*["Linear"] * 2, findings=[finding("blocks.0", "error", 1.2)])
+    assert render(difference(sick, report(*["Linear"] * 2))).startswith(" BETTER   verdict sick → healthy")
+    noted = report(*["Linear"] * 2, findings=[finding("blocks.0", "info", 0.1)])
+    assert " NO WORSE " in render(difference(noted, report(*["Linear"] * 2)))
+
+
+def test_places_are_links():
+    """Where they are asked for and colour is; a link holds the place and no more."""
+    found = difference(report("Linear"), report("Linear", findings=[finding("blocks.0", "error", 1.2)]))
+    linked = render(found, width=160, color=True, links=True)
+    assert f"\x1b]8;;file://{reports.FILE}\x1b\\\x1b[2m…/torchvision/models/resnet.py:102\x1b[0m\x1b]8;;\x1b\\" in linked
+    assert "\x1b" not in render(found, links=True) and "]8;;" not in render(found, color=True)
+
+
+def test_gains_that_drift_along_the_blocks():
+    """One row for blocks whose gains changed alike, with the range before and after; one that changed the other way has a row of its own."""
+    before = {f"blocks.{i}.fc": 1.5**i for i in range(12)}
+    after = {f"blocks.{i}.fc": 0.01 * 1.4**i if i != 7 else 1000.0 for i in range(12)}
+    found = difference(report(*["Linear"] * 12, gains=before), report(*["Linear"] * 12, gains=after))
+    shown = render(found).splitlines()
+    assert "  changed blocks.[0-6].fc  gain 1–11.4 → 0.01–0.0753" in shown
+    assert "  changed blocks.7.fc  gain 17.09 → 1000" in shown
+    assert "  changed blocks.[8-11].fc  gain 25.6–86.5 → 0.148–0.405" in shown
+    assert sum("changed" in line for line in render(found, unfold=True).splitlines()) == 1 + 12
+
+
+def test_many_findings_of_one_rule():
+    """They are told once, with the number, the folded names, and the range of what changed; unfolded each stands alone."""
+    one, two = (report(*["Linear"] * 5, findings=[finding(f"blocks.{i}", "warning", size * (i + 1)) for i in range(5)]) for size in (1.0, 3.0))
+    shown = " ".join(render(difference(one, two), width=120).split())
+    assert "worse warning, 1–5 → 3–15 decades: GF206 ×5 blocks.[0-4]: blocks.0 is not well" in shown and shown.count("GF206") == 1
+    assert render(difference(one, two), unfold=True).count("GF206") == 5
+
+
+def test_too_many_rows():
+    """Those that changed most stay, and a line counts the others."""
+    names = [f"part_{'abcdefghij'[i % 10]}{'xyzuv'[i // 10]}" for i in range(50)]
+    one, two = ([reports.layer(n, "Linear", i, g[i]) for i, n in enumerate(names)] for g in ([1.0] * 50, [3.0 + 0.1 * i for i in range(50)]))
+    shown = render(difference(reports.report(one), reports.report(two)))
+    assert "20 more rows, all of which changed less: --all shows every row" in shown
+    assert "part_jv" in shown and "part_ax" not in shown
 
 
 NASTY = st.text(st.characters(codec="utf-8", exclude_characters=" …"), min_size=1, max_size=6)

@@ -50,18 +50,47 @@ def test_a_comment_on_the_line(source):
 )  # fmt: skip
 def test_the_ways_to_write_it(source, comment):
     """Bare, with blanks, behind another comment, several codes, a beginning of a code, a name, and with words after it."""
-    assert applied(finding(source(f"y = x + x  {comment}\n"), 1), rules={"GF203"}) == ([], [("GF203", 1)], [])
+    kept, silenced, notes = applied(finding(source(f"y = x + x  {comment}\n"), 1), rules={"GF203"})
+    assert (kept, silenced) == ([], [("GF203", 1)])
+    assert bool(notes) is ("[" not in comment)
+
+
+def test_a_comment_on_every_rule(source):
+    """It silences whatever is found at its line, and what that was is told."""
+    file = source("y = x + x  # gradflow: ignore\n")
+    kept, _, notes = applied(finding(file, 1, "GF203"), finding(file, 1, "GF201"), finding(file, 1, "GF203"))
+    told = "gradflow: ignore silences every rule, here GF201, GF203; gradflow: ignore[GF201, GF203] would leave the others"
+    assert (kept, notes) == ([], [f"model.py:1: {told}"])
+
+
+@pytest.mark.parametrize(
+    ("comment", "told"),
+    [
+        ("ignore GF203", "ignore GF203 silences nothing: rules stand in brackets; write # gradflow: ignore[GF203]"),
+        ("ignore: GF203, gf201 # see the paper", "ignore: GF203, gf201 silences nothing: rules stand in brackets; write # gradflow: ignore[GF203, GF201]"),
+        ("ignore (GF2)", "ignore (GF2) silences nothing: rules stand in brackets; write # gradflow: ignore[GF2]"),
+        ("ignore by design", "ignore by design silences nothing: rules stand in brackets; write # gradflow: ignore[CODE]"),
+        ("ignroe[GF203]", "ignroe[GF203] silences nothing: ignroe is no word for it; write # gradflow: ignore[GF203]"),
+        ("disable[GF203]", "disable[GF203] silences nothing: disable is no word for it; write # gradflow: ignore[GF203]"),
+        ("ignored", "ignored silences nothing: ignored is no word for it; write # gradflow: ignore[CODE]"),
+        ("ignoreGF203", "ignoreGF203 silences nothing: ignoreGF203 is no word for it; write # gradflow: ignore[GF203]"),
+        ("ignore-next[GF203]", "ignore-next[GF203] silences nothing: ignore-next is no word for it; write # gradflow: ignore[GF203]"),
+    ],
+)  # fmt: skip
+def test_a_comment_that_is_not_written_so(source, comment, told):
+    """It silences nothing, and is told with what to write."""
+    kept, silenced, notes = applied(finding(source(f"y = x + x  # gradflow: {comment}\n"), 1))
+    assert (kept, silenced, notes) == ([("GF203", 1)], [], [f"model.py:1: gradflow: {told}"])
 
 
 @pytest.mark.parametrize(
     "line",
     [
         'y = x + f("# gradflow: ignore[GF203]")',
-        "y = x + x  # gradflow: ignored",
         "y = x + x  # gradflow ignore[GF203]",
-        "y = x + x  # gradflow: ignore-next[GF203]",
+        "y = x + x  # gradflow: the sum of both paths",
     ],
-    ids=["in quotes", "another word", "no colon", "a longer word"],
+    ids=["in quotes", "no colon", "prose"],
 )
 def test_what_is_no_comment_of_ours(source, line):
     """It silences nothing and is not complained of."""
@@ -134,7 +163,7 @@ def test_two_targets_of_one_file(source):
     one, two = finding(file, 1), finding(file, 7)
     assert comments.apply([one], reports.report([], findings=[one]))[0] == ()
     assert comments.apply([two], reports.report([], findings=[two]))[0] == (two,)
-    assert comments.unused() == ("model.py:2: unused: gradflow: ignore[GF203] silences nothing",)
+    assert comments.notes() == ("model.py:2: unused: gradflow: ignore[GF203] silences nothing",)
 
 
 def test_a_file_elsewhere(source, tmp_path, monkeypatch):

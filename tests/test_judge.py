@@ -240,3 +240,19 @@ def test_weights_that_a_vanishing_gradient_leaves_behind():
     ratios = [p.update_ratio for layer in report.layers for p in layer.parameters if p.update_ratio and len(p.shape) > 1]
     assert max(ratios) / min(ratios) > RULES["GF111"].warning
     assert {"GF101"} <= {f.rule for f in report.findings} and "GF111" not in {f.rule for f in report.findings}
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_closed_branch_around_which_the_input_goes(skip):
+    """A zero-initialised scale on the very first branch closes no trunk where the input itself goes around it; without the skip it does."""
+
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.branch, self.scale, self.head = nn.Linear(8, 8), nn.Parameter(torch.zeros(1)), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head((x if skip else 0) + self.scale * self.branch(x))
+
+    rules = {f.rule for f in profiled(First(), 4, 8).findings}
+    assert ("GF106" in rules, "GF105" in rules) == (not skip, True)

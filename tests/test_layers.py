@@ -13,6 +13,7 @@ from torch.nn import functional
 import gradflow
 from gradflow import errors, zoo
 from gradflow.judge.signal import shattered_correlation
+from gradflow.records import Location
 
 
 def oracle(model, x, targets):
@@ -229,7 +230,7 @@ def test_a_detached_branch():
     line = start + next(i for i, text in enumerate(source) if "# the cut" in text)
     parameter = parameters_of(gradflow.profile(Headed("detached"), torch.randn(2, 8)))["other.weight"]
     assert parameter.status == "unreached"
-    assert parameter.undefined["grad_norm"] == f"cut by detach() at {__file__}:{line}"
+    assert parameter.undefined["grad_norm"] == f"cut by detach() at {Location(file=__file__, line=line)}"
 
 
 def test_a_branch_under_no_grad():

@@ -17,8 +17,8 @@ from render.check import runs
 from gradflow.cli.plot import file_names
 from gradflow.difference import difference
 from gradflow.records import SCHEMA, Report
-from gradflow.render import png
-from gradflow.render.check.words import counted
+from gradflow.render.check import words
+from gradflow.render.figure import page
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "docs" / "examples" / "regression" / "model.py"
@@ -60,19 +60,20 @@ def test_a_stored_check(run, tmp_path, monkeypatch):
     assert err.count("wrote deep/pictures/model.py") == 2
     assert "note: no picture of gone.py, which is broken: Cannot find the target 'gone.py'" in err
     for name, outcome in zip(("model.py.png", "model.py-model.png"), json.loads(Path("check.json").read_text())["outcomes"], strict=False):
-        assert Path("deep/pictures", name).read_bytes() == png.render(Report.from_json(json.dumps(outcome["report"])))
+        assert Path("deep/pictures", name).read_bytes() == page.render(Report.from_json(json.dumps(outcome["report"])))
 
 
 def test_a_check_with_old_findings(run, folder):
-    """The picture says what the check said: findings that the baseline silenced are not in it."""
+    """The picture says what is the matter with the model: findings of the baseline are in it, those that a comment silences are not."""
     report = reports.half_resnet110()
-    silenced = tuple(dataclasses.replace(s, finding=f) for f, s in zip(report.findings, [runs.three().outcomes[0].silenced[0]] * 99, strict=False))
+    silenced = tuple(runs.Silenced(finding=f, by="ignored" if f.rule == "GF101" else "baseline") for f in report.findings)
     outcome = dataclasses.replace(runs.outcome("model.py", report), state="passed", exit_code=0, findings=(), silenced=silenced)
     Path("old.json").write_text(runs.checks([outcome]).to_json(), encoding="utf-8")
     assert run("plot", "old.json", "--png", "pictures")[0] == 0
-    healthy = counted(outcome)
-    assert (healthy.findings, healthy.verdict) == ((), "healthy")
-    assert Path("pictures/model.py.png").read_bytes() == png.render(healthy) != png.render(report)
+    shown = words.report(outcome)
+    assert shown.verdict == report.verdict == "sick"
+    assert {f.rule for f in shown.findings} == {f.rule for f in report.findings} - {"GF101"}
+    assert Path("pictures/model.py.png").read_bytes() == page.render(shown) != page.render(report)
 
 
 def test_a_check_in_which_every_target_broke(run, folder):
@@ -86,7 +87,7 @@ def test_a_check_in_which_every_target_broke(run, folder):
 def test_a_picture_on_standard_output(folder):
     """It is alone there, as that of `profile --png -`."""
     done = subprocess.run([sys.executable, "-m", "gradflow", "plot", "report.json", "--png", "-"], capture_output=True, check=False)
-    assert done.returncode == 0 and done.stdout == png.render(reports.three_layers()) and not done.stderr
+    assert done.returncode == 0 and done.stdout == page.render(reports.three_layers()) and not done.stderr
 
 
 WRONG = {
@@ -164,7 +165,7 @@ def test_plotting_leaves_torch_alone(folder):
     for name, drawn in (("report.json", True), ("text.json", False), ("check.json", False)):
         done = subprocess.run([sys.executable, "-c", script.format(name, drawn)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert Path("x.png").read_bytes() == png.render(reports.three_layers())
+    assert Path("x.png").read_bytes() == page.render(reports.three_layers())
 
 
 @pytest.mark.parametrize(

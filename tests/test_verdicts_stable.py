@@ -9,7 +9,7 @@ from torch import nn
 
 import gradflow
 from gradflow import zoo
-from gradflow.judge.layers import fluctuation
+from gradflow.bands import fluctuation
 from tests.calibration.nets import Blocks, Cnn, Recurrent, filled, multiplied, units
 
 WIDTH = 32

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from gradflow.cli.options import All, Amp, Arguments, BatchFile, Device, Dtype, Evaluate, Inputs, LossName, Seed, TargetName, Trust, Weights, options_of
+from gradflow.cli.options import All, Amp, Arguments, BatchFile, Device, Dtype, Evaluate, Inputs, LossName, Quiet, Seed, TargetName, Trust, Weights, options_of
 from gradflow.cli.output import FILE_WIDTH, check_writable, show, write
+from gradflow.cli.progress import progress
 
 
 class GraphFormat(str, Enum):
@@ -35,6 +36,7 @@ def graph(
     seed: Seed = 0,
     trust: Trust = False,
     all: All = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run one batch forward, and show the model's graph with the fork, the join and the kind of every skip. No backward pass is run.
 
@@ -43,7 +45,9 @@ def graph(
     check_writable(output)
     from gradflow.profiling import graph_target
 
-    diagram = graph_target(target, options_of(arg, weights, input, batch, loss, device, dtype, amp, eval, seed, trust))
+    options = options_of(arg, weights, input, batch, loss, device, dtype, amp, eval, seed, trust)
+    with progress(quiet) as tell:
+        diagram = graph_target(target, options, tell)
 
     def text(width: int, color: bool) -> str:
         from gradflow.render.graph import code, dot, table

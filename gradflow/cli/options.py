@@ -23,6 +23,7 @@ Evaluate = Annotated[bool, typer.Option("--eval", help="Run in eval mode.")]
 Seed = Annotated[int, typer.Option(help="For weights, inputs, dropout and everything else drawn at random.", min=0)]
 Trust = Annotated[bool, typer.Option("--trust", help="Allow files that run code when they are loaded.")]
 All = Annotated[bool, typer.Option("--all", help="Show every row: fold nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
 def options_of(

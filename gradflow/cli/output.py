@@ -11,22 +11,40 @@ from typing import TextIO
 import typer
 
 from gradflow import errors
+from gradflow.render.figure import ENDINGS
 
 FILE_WIDTH = 160
 
 
-def check_outputs(png: Path | None, json: Path | None) -> None:
-    """What `check_writable` asks of both files, and that the picture's name says so and standard output is asked for once.
+def check_outputs(png: Path | None, json: Path | None, markdown: Path | None = None) -> None:
+    """What `check_writable` asks of the files, and that the picture's name says so and standard output is asked for once.
 
     Raises:
         errors.UsageError, errors.OutputFileError: they cannot be written so.
     """
-    if png is not None and png != Path("-") and png.suffix.lower() != ".png":
-        raise errors.UsageError(option="--png", value=png, expected="a name that ends in .png")
-    if png == json == Path("-"):
-        raise errors.UsageError(option="--png", value=png, expected="a file, since --json takes standard output")
-    for file in (png, json):
+    if png is not None and png != Path("-") and png.suffix.lower() not in ENDINGS:
+        raise errors.UsageError(option="--png", value=png, expected="a name that ends in .png, .svg or .pdf")
+    asked = [option for option, file in (("--json", json), ("--markdown", markdown), ("--png", png)) if file == Path("-")]
+    if len(asked) > 1:
+        raise errors.UsageError(option=asked[1], value="-", expected=f"a file, since {asked[0]} takes standard output")
+    for file in (png, json, markdown):
         check_writable(file)
+
+
+def source_base(markdown: Path, root: Path) -> str:
+    """What stands before a path from the repository's root in a link: on GitHub's and GitLab's runners the commit's page, elsewhere the way from the file.
+
+    Args:
+        markdown: where the links will stand; "-" for standard output, which counts as a file in `root`.
+        root: the repository's first folder.
+    """
+    known = os.environ.get
+    if known("GITHUB_REPOSITORY") and known("GITHUB_SHA"):
+        return f"{known('GITHUB_SERVER_URL', 'https://github.com')}/{known('GITHUB_REPOSITORY')}/blob/{known('GITHUB_SHA')}/"
+    if known("CI_PROJECT_URL") and known("CI_COMMIT_SHA"):
+        return f"{known('CI_PROJECT_URL')}/-/blob/{known('CI_COMMIT_SHA')}/"
+    way = "." if markdown == Path("-") else Path(os.path.relpath(root, markdown.absolute().parent)).as_posix()
+    return "" if way == "." else f"{way}/"
 
 
 def show(text: Callable[[int, bool], str], stream: TextIO) -> None:
@@ -34,7 +52,7 @@ def show(text: Callable[[int, bool], str], stream: TextIO) -> None:
     from rich.console import Console
 
     console = Console(file=stream)
-    color = console.is_terminal and not console.no_color
+    color = console.is_terminal and not console.no_color and not console.is_dumb_terminal
     shown = text(console.width, color)
     put(stream, shown if shown.endswith("\n") else shown + "\n")
 
@@ -42,10 +60,15 @@ def show(text: Callable[[int, bool], str], stream: TextIO) -> None:
 def put(stream: TextIO, content: str | bytes) -> None:
     """Write to standard output or standard error. A reader that has seen enough (`| head`) is no failure: the exit code stays what it is."""
     try:
-        if isinstance(content, bytes):
-            stream.buffer.write(content)
+        buffer = getattr(stream, "buffer", None)  # a stream in memory has none
+        if isinstance(content, bytes) and buffer is not None:
+            stream.flush()
+            buffer.write(content)
+        elif isinstance(content, bytes):
+            stream.write(content.decode(errors="replace"))
         else:
-            stream.write(content)
+            encoding = stream.encoding or "utf-8"  # a λ is no reason to fail on a terminal that has none
+            stream.write(content.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -75,7 +98,7 @@ def write(file: Path, content: str | bytes) -> None:
         errors.OutputFileError: the file cannot be written.
     """
     if file == Path("-"):
-        put(sys.stdout, content)
+        put(sys.stdout, content if isinstance(content, bytes) else content.encode())
         return
     try:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -53,7 +53,7 @@ def goals(named: Sequence[str], command: Settings, configuration: Configuration)
     found = [replace(e, target=name) for name in named for e in listed.get(_identity(name, here), [Entry(target=name)])] if named else configuration.targets
     _check_shared(command, configuration.defaults, [entry.settings for entry in found])
     settings = [command.over(entry.settings).over(configuration.defaults) for entry in found]
-    entries = tuple(Entry(target=e.target, settings=_placed(s, folder)) for e, s in zip(found, settings, strict=True))
+    entries = tuple(replace(e, settings=_placed(s, folder)) for e, s in zip(found, settings, strict=True))
     return Goals(folder=folder, entries=entries)
 
 
@@ -106,7 +106,7 @@ def targets(entries: Sequence[Entry]) -> tuple[Target, ...]:
         rules = choose(RULES, s.select or (), s.ignore or (), s.limits)
         if not rules.selected:
             raise errors.UsageError(option="--ignore", value=", ".join(s.ignore or ()), expected=f"to leave a rule to judge {label} by")
-        found.append(Target(spec=entry.target, label=label, options=_options(s), rules=rules))
+        found.append(Target(spec=entry.target, label=label, options=_options(s), rules=rules, listed=entry.location))
     return tuple(found)
 
 

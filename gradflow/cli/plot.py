@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 
 from gradflow import errors
-from gradflow.cli.output import check_outputs, check_writable, write
+from gradflow.cli.output import check_outputs, check_writable
+from gradflow.cli.picture import Panels, Theme, draw
 from gradflow.records import CHECKS_SCHEMA, SCHEMA, Checks, Outcome, Report
+from gradflow.render.figure import ENDINGS, ThemeName
 from gradflow.stored import read_text, refused
 
 _REMEDY = "Give what gradflow profile TARGET --json FILE or gradflow check --format json --output FILE wrote."
@@ -24,7 +26,12 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # 
 
 def plot(
     file: Annotated[Path, typer.Argument(help="What gradflow profile --json or gradflow check --format json wrote.")],
-    png: Annotated[Path, typer.Option(help="The .png file to write, - for standard output; of a check the folder for its pictures, made if missing.")],
+    png: Annotated[
+        Path,
+        typer.Option(help="The .png, .svg or .pdf file to write, - for standard output, as PNG; of a check the folder for its pictures, made if missing."),
+    ],
+    theme: Theme = ThemeName.LIGHT,
+    panel: Panels = None,
 ) -> None:
     """Draw the picture of a stored report, as gradflow profile --png does; of a check the picture of each target.
 
@@ -37,9 +44,7 @@ def plot(
     else:
         drawn = list(_placed(records.outcomes, png, file))
     for report, place in drawn:
-        from gradflow.render import png as picture
-
-        write(place, picture.render(report))
+        draw(place, report, theme, panel)
     if isinstance(records, Checks):
         _tell_broken(records.outcomes)
 
@@ -70,7 +75,7 @@ def _check_file(png: Path, file: Path) -> None:
     """
     try:
         if png.is_dir():
-            raise errors.UsageError(option="--png", value=f"{png} (a folder)", expected=f"a file whose name ends in .png: {file} holds one report")
+            raise errors.UsageError(option="--png", value=f"{png} (a folder)", expected=f"a file that ends in .png, .svg or .pdf: {file} holds one report")
         check_outputs(png, None)
     except OSError as error:  # a folder on the way may not be searched
         raise errors.OutputFileError(file=str(png), reason=_reason(error)) from error
@@ -91,7 +96,7 @@ def _placed(outcomes: Sequence[Outcome], folder: Path, file: Path) -> Iterator[t
 
 def _make(folder: Path, file: Path) -> None:
     try:
-        named = folder.suffix.lower() == ".png" and not folder.is_dir()
+        named = folder.suffix.lower() in ENDINGS and not folder.is_dir()
         wrong = "standard output" if folder == Path("-") else "the name of one picture" if named else ""
         if not wrong:
             folder.mkdir(parents=True, exist_ok=True)
@@ -108,10 +113,10 @@ def _reason(error: OSError) -> str:
 
 
 def _shown(outcome: Outcome) -> Report | None:
-    """The report, without what the baseline or a comment silenced: the picture says what the check said."""
-    from gradflow.render.check.words import counted
+    """The report, without what a comment silenced: the picture says what the check said of the model, whether it passed or not."""
+    from gradflow.render.check import words
 
-    return counted(outcome) if outcome.silenced else outcome.report
+    return words.report(outcome) if outcome.silenced else outcome.report
 
 
 def _tell_broken(outcomes: Sequence[Outcome]) -> None:

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gradflow.cli.output import put
-from gradflow.rules import RULES, matching
-from gradflow.rules.pages import entry, listing
+from gradflow.cli.output import show
 
 
 def rule(
@@ -19,5 +17,12 @@ def rule(
 
     Exit codes: 0, 2 there is no such rule.
     """
-    text = listing() if code is None else "\n".join(entry(RULES[found]) for found in matching(RULES, code, "gradflow rule"))
-    put(sys.stdout, text)
+    from gradflow.render import rules
+    from gradflow.rules import RULES, matching
+
+    if code is None:
+        terminal = sys.stdout.isatty()  # a line each where grep or a pager reads them
+        show(lambda width, color: rules.listing([*RULES.values()], width=width if terminal else None, color=color), sys.stdout)
+        return
+    found = [RULES[one] for one in matching(RULES, code, "gradflow rule")]
+    show(lambda width, color: rules.entries(found, width=width, color=color), sys.stdout)

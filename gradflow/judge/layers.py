@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gradflow.bands import fluctuation
 from gradflow.records import Finding, Layer, Severity, Skip
 from gradflow.rules import MOST_DECADES, Rule, Rules
 
-_MOST_ALLOWANCE = 3.0  # decades
 _LIVE = 0.3  # of the gradient at its join: a skip that passes on more is alive
 _RELIEF = 5.0  # decades: attention's logits at a usual initialisation lie 4 below the trunk
 _ASIDE = 1.0  # decades at most, where the gradient gets past the layer: as much as other findings of structure count
@@ -32,29 +32,11 @@ def judge_layers(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -
     mostly = lost > sum(math.prod(p.shape) for p in parameters if p.status == "measured")  # most of what ran does not train: that is no forgotten head
     return [
         *(f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance, scales, rules)),
-        *_closed_trunk(layers, rules),
+        *_closed_trunk(layers, skips, rules),
         *_silent(layers, rules),
         *_nonfinite(layers, rules),
         *(f for layer in layers if (f := _unreached(layer, mostly, rules)) is not None),
     ]
-
-
-def fluctuation(layers: Sequence[Layer]) -> tuple[float, ...]:
-    """For each layer the decades by which its gain fluctuates in a healthy net: two standard deviations of the log norm. Over the weighted layers after it, of
-    widths n, that of the squared norm has the deviation √(5 Σ 1/n) (Hanin 2018), and the norm's is half of it. Of parallel layers the narrowest counts."""
-    allowances: list[float] = []
-    inverse: dict[object, float] = {}
-    for layer in reversed(layers):
-        allowances.append(min(_MOST_ALLOWANCE, math.sqrt(5 * sum(inverse.values())) / math.log(10)))
-        width = math.prod(layer.output_shape[1:])
-        if width and is_weighted(layer):
-            inverse[layer.layers_after] = max(layer.calls / width, inverse.get(layer.layers_after, 0.0))
-    return tuple(reversed(allowances))
-
-
-def is_weighted(layer: Layer) -> bool:
-    """Whether it has a matrix or a kernel of its own."""
-    return any(len(p.shape) > 1 for p in layer.parameters)
 
 
 def relieved(layers: Sequence[Layer], skips: Sequence[Skip], *, unmeasured: bool = False) -> tuple[bool, ...]:
@@ -158,10 +140,10 @@ def _closed(layer: Layer, received: str, rules: Rules) -> Finding:
     )  # fmt: skip
 
 
-def _closed_trunk(layers: Sequence[Layer], rules: Rules) -> list[Finding]:
+def _closed_trunk(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
     """Where the very first layer is closed nothing bypasses the closing parameter: the flow behind it cannot be judged in this state."""
     measured = [layer for layer in layers if layer.gain is not None]
-    if not measured or not measured[0].closed_by or measured[0].gain != 0:
+    if not measured or not measured[0].closed_by or measured[0].gain != 0 or relieved(measured[:1], skips)[0]:
         return []
     rule, closing = rules["GF106"], measured[0].closed_by
     return [

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gradflow.judge.layers import fluctuation, has_nonfinite_parameter, is_weighted, relieved
+from gradflow.bands import fluctuation, is_weighted
+from gradflow.judge.layers import has_nonfinite_parameter, relieved
 from gradflow.records import Finding, Layer, Location, Nonfinite, SampleShare, Skip
 from gradflow.rules import MOST_DECADES, Rules
 

@@ -6,6 +6,7 @@ A measured value that is not defined is None, and its field's name stands in the
 from gradflow.records.base import Form, Kind, Location, Measured, Severity, Status, Verdict
 from gradflow.records.checks import CHECKS_SCHEMA, Checks, Outcome, Silenced, Trouble
 from gradflow.records.highways import ForkSpectrum, Highway, Segment
+from gradflow.records.history import HISTORY_SCHEMA, Entry, History, LayerTrack, Missed, Noted, SkipTrack, Turn
 from gradflow.records.layers import Layer, Parameter
 from gradflow.records.report import SCHEMA, Finding, Nonfinite, Opaque, Report, verdict
 from gradflow.records.run import Environment, Input, Loss, Run, SampleShare, Target
@@ -13,22 +14,28 @@ from gradflow.records.skips import Channel, Channels, Probe, Skip, Streams
 
 __all__ = [
     "CHECKS_SCHEMA",
+    "HISTORY_SCHEMA",
     "SCHEMA",
     "Channel",
     "Channels",
     "Checks",
+    "Entry",
     "Environment",
     "Finding",
     "ForkSpectrum",
     "Form",
     "Highway",
+    "History",
     "Input",
     "Kind",
     "Layer",
+    "LayerTrack",
     "Location",
     "Loss",
     "Measured",
+    "Missed",
     "Nonfinite",
+    "Noted",
     "Opaque",
     "Outcome",
     "Parameter",
@@ -40,10 +47,12 @@ __all__ = [
     "Severity",
     "Silenced",
     "Skip",
+    "SkipTrack",
     "Status",
     "Streams",
     "Target",
     "Trouble",
+    "Turn",
     "Verdict",
     "verdict",
 ]

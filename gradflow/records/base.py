@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePath
 from typing import ClassVar, Literal
 
 Severity = Literal["error", "warning", "info"]
@@ -44,4 +45,6 @@ class Location:
     line: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        """`file:line`, the file relative to the current directory where it lies in it."""
+        path, here = PurePath(self.file), Path.cwd()
+        return f"{path.relative_to(here) if path.is_relative_to(here) else self.file}:{self.line}"

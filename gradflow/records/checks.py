@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradflow.codec import Document
-from gradflow.records.base import Severity
+from gradflow.records.base import Location, Severity
 from gradflow.records.report import Finding, Report
 
 CHECKS_SCHEMA = "gradflow/checks/v1"
@@ -34,7 +34,7 @@ class Trouble:
 
 @dataclass(frozen=True, kw_only=True)
 class Silenced:
-    """A finding that does not count, and why: "baseline" (it is old), "ignored" (a comment in the source)."""
+    """A finding that fails no target, and why: "baseline" (it is known), "ignored" (a comment in the source)."""
 
     finding: Finding
     by: Literal["baseline", "ignored"]
@@ -49,9 +49,11 @@ class Outcome:
         state: "passed", "failed" with a finding at or above `fail_on`, "broken" where there is no report.
         findings: those that count, worst first: of the rules selected, neither silenced nor in the baseline.
         silenced: the others of the rules selected.
-        report, trouble: exactly one of them.
+        report: with all findings of the model, whether they count or not; None where there is a trouble.
+        trouble: None where there is a report.
         exit_code: of this target alone.
         seconds: it took.
+        listed: the line of the configuration that names the target; None where that is not known, or none does.
     """
 
     target: str
@@ -62,6 +64,7 @@ class Outcome:
     trouble: Trouble | None
     exit_code: int
     seconds: float
+    listed: Location | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

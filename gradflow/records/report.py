@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gradflow.codec import Document
 from gradflow.records.base import Location, Measured, Severity, Verdict
@@ -100,7 +100,10 @@ class Report(Document):
         findings: worst first.
         verdict: "sick" with an error-level finding, "warnings" with a warning, else "healthy".
         severity: a number that ranks models: the decades of the finding that counts most, 0 where none counts (docs/calibration.md).
+        views: by MIME type what a notebook shows of a report; `gradflow` fills it in, since records know no renderer.
     """
+
+    views: ClassVar[Mapping[str, Callable[[Report], object]]] = {}
 
     gradflow_version: str
     environment: Environment
@@ -115,3 +118,13 @@ class Report(Document):
     opaque: Sequence[Opaque] = ()
     nonfinite: Nonfinite | None = None
     schema: str = SCHEMA
+
+    def _repr_html_(self) -> object:
+        """For Jupyter; None without a view, which then shows the plain text."""
+        return self._shown("text/html")
+
+    def _repr_png_(self) -> object:
+        return self._shown("image/png")
+
+    def _shown(self, kind: str) -> object:
+        return self.views[kind](self) if kind in self.views else None

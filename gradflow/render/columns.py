@@ -99,9 +99,8 @@ def wrap(text: Text, width: int, indent: int = 0, label: str = "") -> list[Text]
     lines = text.wrap(_console(), max(width - indent, 10))
     out = []
     for i, line in enumerate(lines):
-        head = Text(set_cell_size(label if i == 0 else "", indent), style="bold" if label else "")
         line.rstrip()
-        out.append(head + line)
+        out.append(Text.assemble((set_cell_size(label if i == 0 else "", indent), "bold" if label and i == 0 else ""), line))
     return out
 
 

@@ -1,13 +1,14 @@
-"""The findings of a report as lines for people: those of one rule fold into one entry, with the fix and the place."""
+"""The findings of a report: those of one rule fold into one entry, with the fix and the place; as facts, and as lines for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.style import Style
 from rich.text import Text
 
-from gradflow.records import Finding, Location
+from gradflow.records import Finding, Location, Severity
 from gradflow.render import folding, summary, tables
 from gradflow.render.columns import wrap
 from gradflow.render.names import clean, link, place, shorten
@@ -15,16 +16,53 @@ from gradflow.render.names import clean, link, place, shorten
 COLORS: Mapping[str, str] = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 
 
-def lines(findings: Sequence[Finding], view: tables.View) -> list[Text]:
-    """The findings in their order; those of one rule and severity fold into one entry. Nothing where there is none."""
-    if not findings:
-        return []
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Findings of one rule and severity.
+
+    Attributes:
+        times: how many they are.
+        names: where, folded.
+        message: of the first of them, with the values of all and the limits that they broke.
+        locations: of all, without repeats.
+    """
+
+    rule: str
+    severity: Severity
+    times: int
+    names: Sequence[str]
+    message: str
+    fix: str
+    locations: Sequence[Location]
+
+
+def entries(findings: Sequence[Finding], unfold: bool = False) -> list[Entry]:
+    """The findings in their order, those of one rule and severity as one unless `unfold`."""
     groups: dict[object, list[Finding]] = {}
     for i, finding in enumerate(findings):
-        groups.setdefault(i if view.unfold else (finding.rule, finding.severity), []).append(finding)
-    shown = [Text(f"Findings  {len(findings)}", style="bold underline")]
-    for group in groups.values():
-        shown += _entry(group, view)
+        groups.setdefault(i if unfold else (finding.rule, finding.severity), []).append(finding)
+    return [_entry(group) for group in groups.values()]
+
+
+def _entry(group: Sequence[Finding]) -> Entry:
+    first = group[0]
+    same = len({f.message for f in group}) == 1
+    return Entry(
+        rule=first.rule,
+        severity=first.severity,
+        times=len(group),
+        names=folding.pattern(dict.fromkeys(f.where for f in group)),
+        message=(clean(first.message) if same else summary.told(first)) + summary.limits(group),
+        fix=clean(first.fix),
+        locations=list(dict.fromkeys(f.location for f in group if f.location)),
+    )
+
+
+def lines(findings: Sequence[Finding], view: tables.View) -> list[Text]:
+    """The findings in their order; those of one rule and severity fold into one entry. Nothing where there is none."""
+    shown = [Text(f"Findings  {len(findings)}", style="bold underline")] if findings else []
+    for entry in entries(findings, view.unfold):
+        shown += _lines(entry, view)
     return shown
 
 
@@ -33,19 +71,15 @@ def located(location: Location | None, view: tables.View) -> Text:
     return Text(place(location), style=Style(dim=True, link=link(location) if view.links else None))
 
 
-def _entry(group: Sequence[Finding], view: tables.View) -> list[Text]:
-    first = group[0]
-    head = Text.assemble((f"{first.severity} {first.rule}", COLORS[first.severity]))
-    head.append(f" ×{len(group)}" if len(group) > 1 else "", style="bold")
-    head.append("  " + summary.listed([shorten(n, view.width - 8) for n in folding.pattern(dict.fromkeys(f.where for f in group))]))
+def _lines(entry: Entry, view: tables.View) -> list[Text]:
+    head = Text.assemble((f"{entry.severity} {entry.rule}", COLORS[entry.severity]))
+    head.append(f" ×{entry.times}" if entry.times > 1 else "", style="bold")
+    head.append("  " + summary.listed([shorten(n, view.width - 8) for n in entry.names]))
     shown = wrap(head, view.width, 2)
-    same = len({f.message for f in group}) == 1
-    message = clean(first.message) if same else summary.told(first)
-    body = [Text(message + summary.limits(group)), Text.assemble(("Fix: ", "bold"), clean(first.fix)) if first.fix else Text("")]
-    places = list(dict.fromkeys(f.location for f in group if f.location))
-    if places:
-        more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
-        body.append(Text.assemble(located(places[0], view), more))
+    body = [Text(entry.message), Text.assemble(("Fix: ", "bold"), entry.fix) if entry.fix else Text("")]
+    if entry.locations:
+        more = f" and {summary.plural(len(entry.locations) - 1, 'more place')}" if len(entry.locations) > 1 else ""
+        body.append(Text.assemble(located(entry.locations[0], view), more))
     for part in body:
         shown += wrap(part, view.width, 6) if part else []
     return shown

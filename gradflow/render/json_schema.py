@@ -1,7 +1,7 @@
-"""The JSON Schema of a report, of a graph, of a shatter report, of a run of checks or of a difference, derived from the records and from nothing else.
+"""The JSON Schema of a report and of the other documents, derived from the records and from nothing else.
 
-`python -m gradflow.render.json_schema` prints the report's, with `graph`, `shatter`, `checks` or `difference` after it the others'. Every key that `to_json`
-writes is required, so a reader of a valid file need not ask whether a key is there.
+`python -m gradflow.render.json_schema` prints the report's, with `graph`, `shatter`, `checks`, `difference` or `history` after it the others'. Every key
+that `to_json` writes is required, so a reader of a valid file need not ask whether a key is there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from gradflow.diagram import Diagram
 from gradflow.difference import Difference
-from gradflow.records import Checks, Report
+from gradflow.records import Checks, History, Report
 from gradflow.shatter_records import ShatterReport
 
 _SCALARS: Mapping[object, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
@@ -27,8 +27,8 @@ _UNDEFINED = (
     "they do not apply."
 )
 _FIXED = {"undefined": _UNDEFINED, "schema": "The format of this file, and its version."}
-Root = type[Report] | type[Diagram] | type[ShatterReport] | type[Checks] | type[Difference]
-ROOTS: Mapping[str, Root] = {"report": Report, "graph": Diagram, "shatter": ShatterReport, "checks": Checks, "difference": Difference}
+Root = type[Report] | type[Diagram] | type[ShatterReport] | type[Checks] | type[Difference] | type[History]
+ROOTS: Mapping[str, Root] = {"report": Report, "graph": Diagram, "shatter": ShatterReport, "checks": Checks, "difference": Difference, "history": History}
 
 
 def schema(root: Root = Report) -> dict[str, object]:

@@ -17,6 +17,16 @@ def clean(text: str) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def visible(text: str, keep: str = "") -> str:
+    """`text` with control characters and lone surrogates as their Python escapes, but for those in `keep`; all else stays itself."""
+    return "".join(c if c in keep or not _hidden(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _hidden(c: str) -> bool:
+    code = ord(c)
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in (0x2028, 0x2029, 0xFFFE, 0xFFFF)
+
+
 def shorten(text: str, width: int) -> str:
     """`text` in at most `width` terminal cells, shortened in the middle: `encoder.lay…tion.query`."""
     if cell_len(text) <= width:

@@ -93,14 +93,14 @@ def worst_highway(report: Report) -> Highway | None:
     return found or max(report.highways, key=lambda h: (round(_distance(h.gain), 6), len(h.skips)), default=None)
 
 
-def next_step(report: Report) -> str:
-    """The fix of the worst alarm; for a healthy report what to look at next."""
+def next_step(report: Report, *, options: bool = True) -> str:
+    """The fix of the worst alarm; for a healthy report that there is nothing to mend and, with `options`, which of the command's would show more."""
     fixes = [f.fix for f in alarms(report) if f.fix]
     if fixes:
         return clean(fixes[0])
     if not is_complete(report):
-        return "Nothing that was measured is wrong, but not everything was measured: see coverage. --json F keeps the numbers."
-    return "Nothing to mend. --png F draws the gradient over depth, --json F keeps the numbers."
+        return "Nothing that was measured is wrong, but not everything was measured: see coverage." + (" --json F keeps the numbers." if options else "")
+    return "Nothing to mend." + (" --png F draws the gradient over depth, --json F keeps the numbers." if options else "")
 
 
 def alarms(report: Report) -> list[Finding]:
@@ -138,8 +138,17 @@ def closed(report: Report) -> str:
 
 def verdict(report: Report) -> str:
     """`severity 13.3 decades`, and how many parts it does not speak for."""
+    size = number(report.severity, 3)
     unseen = f", {plural(len(report.opaque), 'part')} not seen" if report.opaque else ""
-    return (f"severity {number(report.severity, 3)} decades" if report.severity else "severity 0") + unseen
+    return (f"severity {size} decade{'' if size == '1' else 's'}" if report.severity else "severity 0") + unseen
+
+
+def counted_note(report: Report) -> str:
+    """Whose the severity is where it is above 0 and nothing alarms: a note that counts; empty elsewhere."""
+    if alarms(report) or not report.severity:
+        return ""
+    note = max(report.findings, key=lambda f: f.decades)
+    return f"of a note, which is no alarm: {note.rule} at {clean(note.where) or '(the model itself)'}{limits([note])}"
 
 
 def plural(number_of: int, noun: str) -> str:

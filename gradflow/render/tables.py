@@ -1,4 +1,4 @@
-"""The tables of the terminal report: highways, skips, layers. Folds repeated blocks and gives the reason of every dash."""
+"""The tables of a report: highways, skips, layers. Folds repeated blocks and gives the reason of every dash; how a table looks is each format's own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from rich.text import Text
-
 from gradflow.records import Highway, Layer, Location, Report, Segment, Skip, Streams
 from gradflow.render import folding, measures
-from gradflow.render.columns import Column, lay_out, wrap
+from gradflow.render.columns import Column
 from gradflow.render.names import clean, link, place
 from gradflow.render.numbers import UNDEFINED, bars, decades, defined, percent, span
 from gradflow.render.summary import alarms, closed, plural
@@ -28,11 +26,45 @@ Ranges = Callable[[Sequence[float | None]], str]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How the tables are shown: width in cells, whether rows are folded, whether locations are links."""
+    """How a report is shown.
+
+    Attributes:
+        width: in terminal cells.
+        unfold: whether every row, and every finding, stands alone.
+        links: whether locations are links; `url` says where one leads, None where it leads nowhere.
+        most_rows: of one table, where rows are folded.
+    """
 
     width: int
     unfold: bool
     links: bool
+    url: Callable[[Location | None], str | None] = link
+    most_rows: int = MOST_ROWS
+
+
+def _none_dropped(dropped: Sequence[str]) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table before it is laid out.
+
+    Attributes:
+        title: what its rows are.
+        count: how many of them there are, or in words that there are none.
+        folded: whether some of them share a row.
+        columns: none where there is nothing to show but the notes.
+        notes: what stands below it.
+        dashes: the reasons of the dashes, given the headers of columns that are not shown.
+    """
+
+    title: str
+    count: str
+    folded: bool = False
+    columns: Sequence[Column] = ()
+    notes: Sequence[str] = ()
+    dashes: Callable[[Sequence[str]], list[str]] = _none_dropped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +98,23 @@ class _Rows(Generic[Member]):
         names = [clean(n) or "(the model itself)" for n in self.names]
         return Column(header=header, cells=names, rank=0, right=False, floor=36, styles=colors)
 
-    def locations(self, rank: int, links: bool, of: Callable[[Member], Location | None]) -> Column:
+    def locations(self, rank: int, view: View, of: Callable[[Member], Location | None]) -> Column:
         firsts = [of(row[0]) for row in self.rows]
         cells = [place(first) + (" …" if len({of(m) for m in row}) > 1 else "") for first, row in zip(firsts, self.rows, strict=True)]
-        return Column(header="location", cells=cells, rank=rank, right=False, floor=18, tail=True, links=[link(x) for x in firsts] if links else ())
+        links = [view.url(x) for x in firsts] if view.links else ()
+        return Column(header="location", cells=cells, rank=rank, right=False, floor=18, tail=True, links=links)
 
 
-def highways(report: Report, view: View) -> list[Text]:
+def every(report: Report, view: View) -> list[Table]:
+    """The tables that the report has rows for, in their order; those of skips and layers say so where there are none."""
+    found = (make(report, view) for make in (highways, segments, streams, skips, layers))
+    return [table for table in found if table is not None]
+
+
+def highways(report: Report, view: View) -> Table | None:
     """One row per highway: how many skips, what it carries, and what ∏λ would have said."""
     if not report.highways:
-        return []
+        return None
     table = _Rows(names=[h.name for h in report.highways], rows=[(h,) for h in report.highways])
     alarm = _alarms(report)
     columns = [
@@ -88,15 +127,16 @@ def highways(report: Report, view: View) -> list[Text]:
         table.words("trunk", 5, lambda h: ", ".join(h.trunk_ops) or "nothing"),
     ]
     note = "gain: measured with every branch cut; ∏λ is not it where a skip is no scalar or the trunk has more than sums"
-    return _table(f"Highways  {len(report.highways)}", columns, table.dashes, view, [note, *measures.spectra(report, view.width)])
+    notes = [note, *measures.spectra(report, view.width)]
+    return Table(title="Highways", count=str(len(report.highways)), columns=columns, notes=notes, dashes=table.dashes)
 
 
-def segments(report: Report, view: View) -> list[Text]:
+def segments(report: Report, view: View) -> Table | None:
     """One row per segment of each highway that has several, nearest the input first: its stages, and the transitions between them."""
     several = [h for h in report.highways if len(h.segments) > 1]
-    rows = [(s,) for h in several for s in (h.segments if view.unfold else h.segments[:MOST_ROWS])]
+    rows = [(s,) for h in several for s in (h.segments if view.unfold else h.segments[: view.most_rows])]
     if not rows:
-        return []
+        return None
     table = _Rows(names=[s.name for (s,) in rows], rows=rows)
     columns = [
         table.title("segment", ["" for _ in rows]),
@@ -107,14 +147,14 @@ def segments(report: Report, view: View) -> list[Text]:
     ]
     hidden = sum(len(h.segments) for h in several) - len(rows)
     notes = [f"{hidden} more segments: --all shows every row"] if hidden else []
-    return _table(f"Segments  {len(rows) + hidden} of {plural(len(several), 'highway')}", columns, table.dashes, view, notes)
+    return Table(title="Segments", count=f"{len(rows) + hidden} of {plural(len(several), 'highway')}", columns=columns, notes=notes, dashes=table.dashes)
 
 
-def skips(report: Report, view: View) -> list[Text]:
+def skips(report: Report, view: View) -> Table:
     """One row per skip, or per run of like skips, nearest the input first."""
     if not report.skips:
         rest = "opaque parts may hold some, see coverage." if report.opaque else "the gradient has no way around any layer."
-        return [_heading("Skips  none"), *wrap(Text(f"No skip connection was found: {rest}"), view.width, 2)]
+        return Table(title="Skips", count="none", notes=[f"No skip connection was found: {rest}"])
     items = [folding.Item(name=s.id, key=(s.kind, s.calls, s.form), near=(s.lam, s.gain), drift=(s.branch_gain, s.highway_gain)) for s in report.skips]
     table, hidden = _folded(report, report.skips, items, lambda s: s.id, view)
     alarm = _alarms(report)
@@ -131,21 +171,22 @@ def skips(report: Report, view: View) -> list[Text]:
         table.numbers("cos", "cos_skip_branch", 6, _brief),
         table.numbers("highway", "highway_gain", 4, _brief),
         *([table.numbers("calls", "calls", 7)] if any(s.calls > 1 for s in report.skips) else []),
-        table.locations(8, view.links, lambda s: s.location),
+        table.locations(8, view, lambda s: s.location),
     ]
-    return _table(
-        _count("Skips", report.skips, table.rows), columns, table.dashes, view, [*hidden, *_trends(report.skips, view), *measures.skips(report.skips)]
+    notes = [*hidden, *_trends(report.skips, view), *measures.skips(report.skips)]
+    return Table(
+        title="Skips", count=_count(report.skips, table.rows), folded=len(table.rows) < len(report.skips), columns=columns, notes=notes, dashes=table.dashes
     )
 
 
-def streams(report: Report, view: View) -> list[Text]:
+def streams(report: Report, view: View) -> Table | None:
     """One row per mixing of parallel streams, and one per highway for what they make together: the Amax gains, smallest to largest."""
     found = measures.streams(report)
     if not found:
-        return []
+        return None
     items = [folding.Item(name=name, key=(s.rank, s.measured_by), near=(s.backward_sum_least, s.backward_sum, s.forward_abs)) for name, s in found]
     groups = [folding.Group(name=name, members=(i,)) for i, (name, _) in enumerate(found)] if view.unfold else folding.fold(items)
-    shown = groups if view.unfold else groups[:MOST_ROWS]
+    shown = groups if view.unfold else groups[: view.most_rows]
     table = _Rows(names=[g.name for g in shown], rows=[tuple(found[i][1] for i in g.members) for g in shown])
     columns = [
         table.title("mixing", ["" for _ in shown]),
@@ -160,7 +201,9 @@ def streams(report: Report, view: View) -> list[Text]:
     ]
     more = [f"{len(groups) - len(shown)} more rows: --all shows them"] if len(groups) > len(shown) else []
     note = "back: column sums of the mixing matrix Λ, what the gradient is multiplied by; fwd: row sums; smallest to largest over the streams"
-    return _table(_count("Streams", found, table.rows), columns, table.dashes, view, [note, *more])
+    return Table(
+        title="Streams", count=_count(found, table.rows), folded=len(table.rows) < len(found), columns=columns, notes=[note, *more], dashes=table.dashes
+    )
 
 
 def _trends(found: Sequence[Skip], view: View) -> list[str]:
@@ -171,11 +214,12 @@ def _trends(found: Sequence[Skip], view: View) -> list[str]:
     return [head + bars(s.trend, min(view.width // 2, max(10, view.width - 4 - len(head)))) for head, (_, s) in zip(heads, shown, strict=True)]
 
 
-def layers(report: Report, view: View) -> list[Text]:
+def layers(report: Report, view: View) -> Table:
     """One row per layer, or per run of like layers, nearest the input first."""
     if not report.layers:
-        return [_heading("Layers  none")]
-    items = [folding.Item(name=x.name, key=(x.type, x.calls, bool(x.closed_by)), drift=(x.gain,), near=(x.zero_fraction,)) for x in report.layers]
+        return Table(title="Layers", count="none")
+    keys = [(x.type, x.calls, bool(x.closed_by), bool(x.nonfinite)) for x in report.layers]
+    items = [folding.Item(name=x.name, key=key, drift=(x.gain,), near=(x.zero_fraction,)) for x, key in zip(report.layers, keys, strict=True)]
     table, hidden = _folded(report, report.layers, items, lambda x: x.name, view)
     alarm = _alarms(report)
     columns = [
@@ -184,12 +228,17 @@ def layers(report: Report, view: View) -> list[Text]:
         table.numbers("gain", "gain", 1, _brief),
         table.numbers("grad norm", "grad_norm", 4, _brief),
         table.numbers("zero", "zero_fraction", 3, percent),
-        table.numbers("non-finite", "nonfinite", 6 if not any(x.nonfinite for x in report.layers) else 1),
-        table.numbers("fp16 underflow", "fp16_underflow", 7, percent),
+        table.numbers("non-finite", "nonfinite", 1 if any(x.nonfinite for x in report.layers) else 9),
+        table.numbers("fp16 underflow", "fp16_underflow", 7 if any(x.fp16_underflow for x in report.layers) else 9, percent),
+        *([table.numbers("dead units", "dead_units", 5, percent)] if any(x.dead_units for x in report.layers) else []),
+        *([table.numbers("sd decades", "fluctuation", 6, _brief)] if report.run.batches > 1 and any(x.fluctuation is not None for x in report.layers) else []),
         *([table.numbers("calls", "calls", 5)] if any(x.calls > 1 for x in report.layers) else []),
-        table.locations(8, view.links, lambda x: x.location),
+        table.locations(8, view, lambda x: x.location),
     ]
-    return _table(_count("Layers", report.layers, table.rows), columns, table.dashes, view, [*hidden, *filter(None, [closed(report)])])
+    notes = [*hidden, *filter(None, [closed(report)])]
+    return Table(
+        title="Layers", count=_count(report.layers, table.rows), folded=len(table.rows) < len(report.layers), columns=columns, notes=notes, dashes=table.dashes
+    )
 
 
 def _folded(
@@ -198,11 +247,11 @@ def _folded(
     """The rows to show, and a line on those that are not: of too many rows those stay that have a finding or a gain far from 1."""
     groups = [folding.Group(name=name(m), members=(i,)) for i, m in enumerate(members)] if view.unfold else folding.fold(items)
     hidden: list[str] = []
-    if not view.unfold and len(groups) > MOST_ROWS:
+    if not view.unfold and len(groups) > view.most_rows:
         alarmed = {f.where for f in alarms(report)}
         order = sorted(groups, key=lambda g: (not any(name(members[i]) in alarmed for i in g.members), -_distance(members[i].gain for i in g.members)))
-        kept = {g.members for g in order[:MOST_ROWS]}
-        hidden = [f"{len(groups) - MOST_ROWS} more rows, all nearer to gain 1 or with fewer findings: --all shows every row"]
+        kept = {g.members for g in order[: view.most_rows]}
+        hidden = [f"{plural(len(groups) - view.most_rows, 'more row')}, all nearer to gain 1 or with fewer findings: --all shows every row"]
         groups = [g for g in groups if g.members in kept]
     return _Rows(names=[g.name for g in groups], rows=[tuple(members[i] for i in g.members) for g in groups]), hidden
 
@@ -223,25 +272,8 @@ def _alarms(report: Report) -> Callable[[Iterable[str]], str]:
     return style
 
 
-def _count(title: str, members: Sequence[object], rows: Sequence[object]) -> str:
-    shown = f" in {plural(len(rows), 'row')} (--all unfolds them)" if len(rows) < len(members) else ""
-    return f"{title}  {len(members)}{shown}"
-
-
-def _heading(title: str) -> Text:
-    return Text(title, style="bold underline")
-
-
-def _table(title: str, columns: Sequence[Column], dashes: Callable[[Sequence[str]], list[str]], view: View, notes: Sequence[str]) -> list[Text]:
-    """Heading, table, and notes on what is undefined, dropped or cut."""
-    lines, dropped = lay_out(columns, view.width - 2)
-    notes = [*notes, *dashes(dropped)]
-    if dropped:
-        notes = [*notes, f"not shown at this width: {', '.join(dropped)}"]
-    out = [_heading(title), *(Text("  ") + line for line in lines)]
-    for note in notes:
-        out += wrap(Text(note, style="dim"), view.width, 2)
-    return out
+def _count(members: Sequence[object], rows: Sequence[object]) -> str:
+    return str(len(members)) + (f" in {plural(len(rows), 'row')}" if len(rows) < len(members) else "")
 
 
 def _reasons(undefined: Sequence[Mapping[str, str]], shown: Mapping[str, str]) -> list[str]:

@@ -1,14 +1,8 @@
-"""The rules as text: `gradflow rule`, and docs/rules.md."""
+"""The rules as markdown: docs/rules.md, and the help of SARIF."""
 
 from __future__ import annotations
 
 from gradflow.rules.rule import Rule
-from gradflow.rules.table import RULES
-
-
-def listing() -> str:
-    """One line per rule: code, name, the worst severity, what it looks at."""
-    return "".join(f"{rule.code}  {rule.severities[0]:7}  {rule.name:24}{rule.what}\n" for rule in RULES.values())
 
 
 def entry(rule: Rule) -> str:
@@ -24,7 +18,10 @@ def entry(rule: Rule) -> str:
 
 
 def limits(rule: Rule) -> str:
-    """`warning below 0.001, error below 1e-06`, or the severity that it has without."""
+    """`warning below 0.001, error below 1e-06`, or the severity that it has without; and from when on a finding is worse, where that is not as of most."""
     side = "below" if rule.below else "above"
     found = [f"{severity} {side} {limit:g}" for severity, limit in (("note", rule.note), ("warning", rule.warning), ("error", rule.error)) if limit is not None]
-    return ", ".join(found) or f"none ({rule.severity_without_limit})"
+    if not found:
+        return f"none ({rule.severity_without_limit})"
+    worse = "" if rule.tolerance == Rule.tolerance else f"; {rule.tolerance:g} decades more than before are worse"
+    return ", ".join(found) + worse

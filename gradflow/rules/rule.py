@@ -28,6 +28,8 @@ class Rule:
         below: whether values below the limits break the rule, or values above.
         severity_without_limit: of rules that have none.
         most: the decades that one finding adds to the severity of a report at most.
+        tolerance: decades by which a finding may grow before it counts as worse than one that was there before.
+        neutral: the value of a model in which nothing is wrong, on whose side of harm every limit lies; None where any limit makes sense.
     """
 
     code: str
@@ -42,6 +44,8 @@ class Rule:
     below: bool = False
     severity_without_limit: Severity = "info"
     most: float = MOST_DECADES
+    tolerance: float = 0.5
+    neutral: float | None = None
 
     def severity(self, value: float, allowance: float = 0.0) -> tuple[Severity, float] | None:
         """The severity of a value and the limit it broke; `allowance` widens the limits by that many decades."""
@@ -76,6 +80,11 @@ class Rule:
         found: list[Severity] = [s for s, limit in limits if limit is not None]  # type: ignore[misc]
         return tuple(found) or (self.severity_without_limit,)
 
+    def allows(self, limit: float) -> bool:
+        """Whether the first limit may lie at `limit`: a finite number of 0 or more, and not where the neutral value would break the rule."""
+        sensible = self.neutral is None or (limit < self.neutral if self.below else limit > self.neutral)
+        return math.isfinite(limit) and limit >= 0 and sensible
+
     def moved(self, limit: float) -> Rule:
         """With its first limit at `limit`, the others as many decades from it as before."""
         if self.warning is None:
@@ -98,26 +107,41 @@ class Rules:
         return code in self.selected
 
 
-def choose(table: Mapping[str, Rule], select: Sequence[str] = (), ignore: Sequence[str] = (), limits: Mapping[str, float] | None = None) -> Rules:
+OPTIONS = ("--select", "--ignore", "--limit")
+
+
+def choose(
+    table: Mapping[str, Rule], select: Sequence[str] = (), ignore: Sequence[str] = (), limits: Mapping[str, float] | None = None,
+    named: tuple[str, str, str] = OPTIONS,
+) -> Rules:  # fmt: skip
     """The rules selected, all by default, but for those ignored; codes may be given by their beginning ("GF2") or by name.
 
     Args:
         limits: code or name of a rule -> where its first limit is moved to.
+        named: what the caller calls `select`, `ignore` and `limits`, for errors.
 
     Raises:
-        UsageError: no rule has such a code, or the rule has no limit to move, or the limit is not a finite number of 0 or more.
+        UsageError: no rule has such a code, or the rule has no limit to move, or the limit is none that makes sense there.
     """
     moved = dict(table)
     for given, limit in (limits or {}).items():
-        (code, *more) = matching(table, given, "--limit")
+        (code, *more) = matching(table, given, named[2])
         if more or table[code].first is None:
-            raise UsageError(option="--limit", value=f"{given}={limit:g}", expected="the code of one rule that has a limit")
-        if not (math.isfinite(limit) and limit >= 0):
-            raise UsageError(option="--limit", value=f"{given}={limit:g}", expected="a limit that is a finite number of 0 or more")
+            raise UsageError(option=named[2], value=f"{given}={limit:g}", expected="the code of one rule that has a limit")
+        if not table[code].allows(limit):
+            raise UsageError(option=named[2], value=f"{given}={limit:g}", expected=_sensible(table[code]))
         moved[code] = table[code].moved(limit)
-    chosen = {code for given in select for code in matching(table, given, "--select")} if select else set(table)
-    chosen -= {code for given in ignore for code in matching(table, given, "--ignore")}
+    chosen = {code for given in select for code in matching(table, given, named[0])} if select else set(table)
+    chosen -= {code for given in ignore for code in matching(table, given, named[1])}
     return Rules(table=moved, selected=frozenset(chosen))
+
+
+def _sensible(rule: Rule) -> str:
+    if rule.neutral is None:
+        return "a limit that is a finite number of 0 or more"
+    if rule.below:
+        return f"a limit of 0 or more and below {rule.neutral:g}: {rule.code} is for values below it, and {rule.neutral:g} is healthy"
+    return f"a finite limit above {rule.neutral:g}: {rule.code} is for values above it, and {rule.neutral:g} is healthy"
 
 
 def matching(table: Mapping[str, Rule], given: str, option: str) -> list[str]:

@@ -8,14 +8,14 @@ from gradflow.rules.rule import Rule, choose
 
 _TABLE = (
     Rule(
-        code="GF101", name="vanishing-gradient", note=0.03, warning=1e-3, error=1e-6, below=True,
+        code="GF101", name="vanishing-gradient", note=0.03, warning=1e-3, error=1e-6, below=True, neutral=1.0,
         what="The gradient norm at a layer's output against that at the model's output, in a band that widens with depth; notes on the first layer alone.",
         example='nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Sigmoid()) for _ in range(30)])',
         why="The layer receives next to nothing of the gradient that leaves the loss, so it does not learn.",
         fix="Use a non-saturating activation, an initialisation of gain 1, a normalisation, or a skip connection around the layers after it.",
     ),
     Rule(
-        code="GF102", name="exploding-gradient", note=30.0, warning=1e3, error=1e7,
+        code="GF102", name="exploding-gradient", note=30.0, warning=1e3, error=1e7, neutral=1.0,
         what="The gradient norm at a layer's output against that at the model's output, where it grows; notes on the first layer alone.",
         example='for layer in linears: nn.init.normal_(layer.weight, std=1.0)      # width 64: a gain of 8 a layer',
         why="The gradient grows on its way to the layer: one step overshoots, and clipping would starve every other layer.",
@@ -44,7 +44,7 @@ _TABLE = (
     ),
     Rule(
         code="GF106", name="closed-trunk",
-        what='The same, where nothing bypasses the parameter.',
+        what="Layers whose every path to the loss is multiplied by a parameter that is zero or small, and that no skip leads around.",
         example='nn.init.zeros_(self.head.weight)',
         why="A parameter that is zero, such as a zero-initialised head, blocks all gradient in the first step; how it flows behind it cannot be seen.",
         fix="Profile after one training step, with --weights, or with the parameter initialised.",
@@ -99,14 +99,14 @@ _TABLE = (
         fix="Call requires_grad_(True) on what should train; if freezing it is meant, ignore this rule.",
     ),
     Rule(
-        code="GF201", name="attenuating-skip", warning=0.95, below=True, most=0.0,
+        code="GF201", name="attenuating-skip", warning=0.95, below=True, most=0.0, tolerance=0.05, neutral=1.0,
         what='λ of a skip, or the sum of the λ between one fork and one join, below 1.',
         example='0.5 * x + self.branch(x)',
         why="The skip passes on less than it receives; over many blocks the loss compounds exponentially.",
         fix="Make the skip an identity (λ = 1): remove the factor or the gate on the shortcut, or scale the branch instead.",
     ),
     Rule(
-        code="GF202", name="amplifying-skip", warning=1.05, most=0.0,
+        code="GF202", name="amplifying-skip", warning=1.05, most=0.0, tolerance=0.05, neutral=1.0,
         what='λ of a skip above 1.',
         example='x + (x + self.branch(x))',
         why="The skip passes on more than it receives; over many blocks the gain compounds exponentially.",
@@ -141,7 +141,7 @@ _TABLE = (
         fix="Nothing, if the highway's gain is what you want; else move it into the branch (pre-activation, pre-norm).",
     ),
     Rule(
-        code="GF209", name="opposing-branch", warning=0.1, below=True,
+        code="GF209", name="opposing-branch", warning=0.1, below=True, tolerance=0.25, neutral=1.0,
         what="Blocks whose branch cancels what the skip sends back: the total gradient against the skip's.",
         example="x - self.branch(x)                  # branch near the identity",
         why="A skip guarantees nothing by itself: with a branch that works against it less arrives at the fork than the skip sent.",
@@ -162,7 +162,7 @@ _TABLE = (
         fix="Scale the branch up, or remove the block.",
     ),
     Rule(
-        code="GF212", name="dominating-branch", warning=100.0,
+        code="GF212", name="dominating-branch", warning=100.0, tolerance=0.25,
         what="Branches that send back a hundred times what arrives at their join.",
         example="x + 100 * self.branch(x)",
         why="The skip is out of account, and over several blocks the gradient explodes.",
@@ -183,15 +183,15 @@ _TABLE = (
         fix="Use larger batches or wider layers, or normalise what the gradient passes through after this layer.",
     ),
     Rule(
-        code="GF206", name="starved-highway", warning=1e-3, error=1e-6, below=True, most=1.0,
+        code="GF206", name="starved-highway", warning=1e-3, error=1e-6, below=True, most=1.0, neutral=1.0,
         what="The gradient that reaches a highway's first fork with every branch cut.",
         example='54 blocks of  0.5 * x + self.branch(x)',
         why="With the branches cut, next to nothing gets through the skips: what reaches the early layers went through every branch.",
         fix="Set λ = 1 on the skips named here, and keep activations and norms off the trunk between the sums.",
     ),
     Rule(
-        code="GF207", name="exploding-highway", warning=1e3, error=1e6, most=1.0,
-        what='The same, for highways that amplify.',
+        code="GF207", name="exploding-highway", warning=1e3, error=1e6, most=1.0, neutral=1.0,
+        what="The gradient that reaches a highway's first fork with every branch cut, where the skips alone made it grow.",
         example='54 blocks of  2 * x + self.branch(x)',
         why="With the branches cut, the skips alone amplify the gradient out of bounds.",
         fix="Set λ = 1 on the skips named here, or normalise after the sum.",

@@ -19,11 +19,13 @@ from gradflow.records import (
     Layer,
     Location,
     Loss,
+    Nonfinite,
     Opaque,
     Parameter,
     Probe,
     Report,
     Run,
+    SampleShare,
     Segment,
     Skip,
     Streams,
@@ -396,7 +398,47 @@ def mixing(rank: int = 4) -> Streams:
     return Streams(matrix=None, **known, **sums, **dict.fromkeys(others), undefined=reasons)
 
 
+def broken_batches() -> Report:
+    """Eight batches: an infinity is made in the third, a layer's units die, one sample carries most."""
+    layers = [
+        layer(f"blocks.{i}.conv", "Conv2d", i, 0.5, dead_units=0.0 if i else 0.375, fluctuation=0.2 + 0.1 * i, nonfinite=12 if i < 2 else 0) for i in range(4)
+    ]
+    layers.append(layer("scale", "LogScale", 4, 1.0, location=Location(file="nets/<scale>.py", line=31), **_without("dead_units", "no weight has units")))
+    found = [
+        finding(
+            "GF103", "blocks.0.conv", "blocks.0.conv (Conv2d) receives 12 values that are not finite; log made the first.", "Clamp it.", value=12.0, limit=0.0
+        ),
+        finding("GF109", "blocks.0.conv", "3 of 8 units of blocks.0.conv receive no gradient.", "Lower the rate.", severity="warning", value=0.375, limit=0.3),
+    ]
+    made = Nonfinite(
+        operator="log",
+        module="scale",
+        phase="forward",
+        location=Location(file="nets/<scale>.py", line=31),
+        what="-inf was made of 3 zeros | `x` @home",
+        batch=2,
+    )
+    shares = (
+        SampleShare(where="output", samples=64, largest=0.62, sample=5, batch=2),
+        SampleShare(where="blocks.0.conv", samples=64, largest=0.71, sample=5, batch=2),
+    )
+    whole = report(layers, [skip(f"blocks.{i}", i, i + 1) for i in range(4)], findings=found, nonfinite=made, target=target("Noisy", 5_000))
+    return dataclasses.replace(whole, run=dataclasses.replace(whole.run, batches=8, sample_shares=shares, notes=("tied.weight is tied | to <b>a</b> @ada",)))
+
+
+def _without(name: str, why: str) -> dict[str, Any]:
+    return {name: None, "undefined": {name: why}}
+
+
+def counted_note() -> Report:
+    """Nothing alarms, and a note on the first layer counts towards the severity."""
+    layers, skips = residual({"layer1": 2, "layer2": 2}, 1.0, random.Random(3))
+    message = "conv1 (Conv2d), the first layer, receives 332 times the output's gradient norm: no alarm, and it counts."
+    found = [finding("GF102", "conv1", message, "Nothing, where training starts well.", severity="info", value=331.9, limit=30.0, decades=1.04)]
+    return report(layers, skips, [highway(skips)], found)
+
+
 EVERY = (
     healthy_resnet, half_resnet110, sigmoid_mlp, gpt, densenet, thousand_layers, three_layers, one_layer, nothing, unmeasured, all_zero, extremes, weird_names,
-    cross_purposes, closed_branches, opaque_parts, loops, probed,
+    cross_purposes, closed_branches, opaque_parts, loops, probed, broken_batches, counted_note,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 
 from gradflow.noise import references
 from gradflow.records import Environment, Input, Location, Target
+from gradflow.render.figure import ThemeName, canvas
 from gradflow.render.shatter import png, terminal, words
 from gradflow.shatter_records import Curve, Line, ShatterReport
 
@@ -122,11 +123,19 @@ def test_the_picture_is_a_file(name):
     assert image == png.render(REPORTS[name], dpi=60)
 
 
+@pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF-")])
+def test_the_picture_in_the_dark(ending, start):
+    """Every format has it in both themes, which differ, the same bytes each time."""
+    light, dark = (png.render(REPORTS["white"], theme=theme, ending=ending, dpi=60) for theme in ThemeName)
+    assert light.startswith(start) and dark.startswith(start) and light != dark
+    assert dark == png.render(REPORTS["white"], theme=ThemeName.DARK, ending=ending, dpi=60)
+
+
 @pytest.mark.parametrize("name", REPORTS)
 def test_texts_stay_on_the_picture(name):
     """Every text lies inside, and neither the header, the panels with their labels nor the legends overlap."""
     fig = png.figure(REPORTS[name], dpi=80)
-    renderer = fig.canvas.get_renderer()
+    renderer = canvas.renderer(fig)
     header = [t.get_window_extent(renderer) for t in fig.texts]
     panels = [axes.get_tightbbox(renderer, bbox_extra_artists=[]) for axes in fig.axes]
     plots = [axes.get_window_extent(renderer) for axes in fig.axes]

@@ -162,6 +162,41 @@ def test_too_many_rows() -> None:
     assert "\n  part_hw " in text
 
 
+def test_a_healthy_report_whose_severity_is_a_note_s() -> None:
+    """The line under the verdict says whose; a report without such a note, or with an alarm, has none."""
+    assert render(reports.counted_note()).splitlines()[1] == "severity       of a note, which is no alarm: GF102 at conv1 [331.9, limit 30]"
+    for build in (reports.healthy_resnet, reports.half_resnet110, reports.closed_branches):
+        assert not any(line.startswith("severity") for line in render(build()).splitlines())
+
+
+def test_where_an_infinity_was_made() -> None:
+    """The operation, its module, its batch and its line stand in the opening; rows that hold what is not finite fold with no others."""
+    text = render(reports.broken_batches(), width=160)
+    assert "non-finite     log in scale: first, in the forward pass of batch 2: -inf was made of 3 zeros | `x` @home  nets/<scale>.py:31" in text
+    rows = {line.split()[0]: line for line in text.split("Layers ")[1].splitlines()[2:5]}
+    assert list(rows) == ["blocks.[0-1].conv", "blocks.[2-3].conv", "scale"]
+    assert " 12 " in rows["blocks.[0-1].conv"] and " 0 " in rows["blocks.[2-3].conv"]
+
+
+def test_what_one_sample_carries_and_which_units_are_dead() -> None:
+    """Shares stand below the tables, dead units in a column that is there where any is dead, and so does the spread over batches."""
+    text = " ".join(render(reports.broken_batches(), width=160).split())
+    assert (
+        "of the gradient that one of 64 samples carries: at most 62 % at the output (sample 5 of batch 2), 71 % at blocks.0.conv (sample 5 of batch 2)" in text
+    )
+    assert "dead units sd decades" in text and "0–38 % 0.2–0.3" in text
+    assert "blocks.0.conv (Conv2d): gradient gain 0.5, 38 % dead units, 12 non-finite" in text
+    assert "dead units" not in render(reports.half_resnet110(), width=160) and "sd decades" not in render(reports.half_resnet110(), width=160)
+
+
+def test_only_labels_are_bold() -> None:
+    """Of the opening's lines the label stands out, and the next step."""
+    bold = re.findall(r"\x1b\[1m([^\x1b]*)", render(reports.gpt(), color=True).split("Highways")[0])
+    assert [text.strip() for text in bold if not text.startswith(("Nothing", "keeps", "GPT"))] == [
+        "target", "coverage", "worst layer", "worst skip", "worst highway", "next step", "gain (log)",
+    ]  # fmt: skip
+
+
 def test_a_location_inside_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints relative to it; a far one prints its last parts; a link leads to the whole path."""
     monkeypatch.chdir(tmp_path)

@@ -28,7 +28,7 @@ def render(checks: Checks, *, infos: bool = False, root: Path | None = None) -> 
     lines: list[str] = []
     for outcome in checks.outcomes:
         lines += _broken(outcome, base)
-        lines += [_finding(group, outcome, base) for group in words.groups(outcome.findings) if infos or group[0].severity != "info"]
+        lines += [_finding(group, outcome, base) for group in words.groups(words.counting(outcome)) if infos or group[0].severity != "info"]
     lines += [_command("notice", note, title="gradflow") for note in checks.notes]
     return "".join(f"{line}\n" for line in lines)
 

@@ -42,7 +42,8 @@ def _suite(outcome: Outcome, checks: Checks, rules: Rules) -> Element:
         fact = _text(outcome.trouble.fact)
         SubElement(profiled, "error", type=_text(outcome.trouble.kind), message=fact).text = _text(words.broken(outcome.trouble))
     elif outcome.report:
-        said = f"{verdict(outcome.findings)}, severity {words.decades(outcome)} decades; {summary.coverage(outcome.report)}"
+        left_out = f" ({words.silenced(outcome)})" if outcome.silenced else ""
+        said = f"{verdict(words.own(outcome))}, severity {words.decades(outcome)} decades{left_out}; {summary.coverage(outcome.report)}"
         SubElement(profiled, "system-out").text = _text(said)
     found = {f.rule for f in outcome.findings} | {s.finding.rule for s in outcome.silenced}
     for code in sorted({code for code in rules.table if code in rules} | found):

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from gradflow.records import Checks, Finding, Outcome, Severity, Trouble, verdict
 from gradflow.render import folding, summary
 from gradflow.render.check import words
+from gradflow.render.markdown.escape import code, escape
 from gradflow.render.names import clean, place
 
-_SIGNIFICANT = frozenset("\\`*_{}[]<>()#+!|~&@:$\"'")
 _STATES = {"passed": "✅ passed", "failed": "❌ failed", "broken": "💥 broken"}
 _MARKS: Mapping[Severity, str] = {"error": "❌", "warning": "⚠️", "info": "ℹ️"}
 MOST_NAMES = 8
@@ -22,27 +22,17 @@ def render(checks: Checks) -> str:
     """The whole run; targets that passed have a row in the table and, where they have warnings, a closed section."""
     head = f"## gradflow check: {words.tally(checks)}\n"
     rows = ["| target | state | verdict | severity | worst finding | silenced |", "| --- | --- | --- | ---: | --- | --- |", *map(_row, checks.outcomes)]
-    sections = [_section(o, words.groups([f for f in o.findings if f.severity != "info"])) for o in checks.outcomes]
+    sections = [_section(o, words.groups([f for f in words.counting(o) if f.severity != "info"])) for o in checks.outcomes]
     notes = "".join(f"- {escape(clean(note))}\n" for note in checks.notes)
     blocks = [head, "".join(f"{row}\n" for row in rows) if checks.outcomes else "", *sections, f"**Notes**\n\n{notes}" if notes else ""]
     return "\n".join(block for block in blocks if block)
-
-
-def escape(text: str) -> str:
-    """`text` such that it prints as itself anywhere in markdown, a table's cell included; a line break becomes its Python escape."""
-    return "".join(f"&#{ord(c)};" if c in _SIGNIFICANT else c for c in words.visible(text, keep="\t"))
-
-
-def code(text: str) -> str:
-    """A name."""
-    return f"<code>{escape(clean(text))}</code>"
 
 
 def _row(outcome: Outcome) -> str:
     if outcome.trouble:
         facts = ["", "", escape(clean(f"{outcome.trouble.kind}: {outcome.trouble.fact}")), ""]
     else:
-        facts = [verdict(outcome.findings), words.decades(outcome), escape(words.worst(outcome.findings)), words.silenced(outcome)]
+        facts = [verdict(words.own(outcome)), words.decades(outcome), escape(words.worst(outcome)), escape(words.silenced(outcome))]
     return f"| {' | '.join([code(outcome.target), _STATES[outcome.state], *facts])} |"
 
 
@@ -52,9 +42,9 @@ def _section(outcome: Outcome, groups: Sequence[Sequence[Finding]]) -> str:
     if not groups:
         return ""
     body = "".join(map(_entry, groups))
-    report = words.counted(outcome)
+    report = words.report(outcome)
     step = f"\n**Next step.** {escape(summary.next_step(report))}\n" if report else ""
-    return _folded(outcome, verdict(outcome.findings), body + step)
+    return _folded(outcome, verdict(words.own(outcome)), body + step)
 
 
 def _folded(outcome: Outcome, what: str, body: str) -> str:

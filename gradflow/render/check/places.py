@@ -28,15 +28,21 @@ def relative(file: str, base: Path) -> str | None:
 
 
 def of_target(outcome: Outcome, base: Path) -> str | None:
-    """The model file that the target names, relative to `base`; None where it names none."""
-    match = _FILE.match(outcome.target)
+    """The model file that the target names, relative to `base`; None where it names none, or none that there is."""
+    match = None if outcome.trouble and outcome.trouble.kind == "UnknownTarget" else _FILE.match(outcome.target)
     return relative(match[1], base) if match else None
 
 
 def anchor(location: Location | None, outcome: Outcome, base: Path) -> tuple[str, int] | None:
-    """File and line for an annotation: the finding's own, else the first line of the target's model file; None where neither lies in the repository."""
-    file = relative(location.file, base) if location else None
-    if file is not None and location is not None:
-        return file, max(location.line, 1)
-    file = of_target(outcome, base)
-    return (file, 1) if file else None
+    """File and line for an annotation: the finding's own, else the first line of the target's model file, else the line of the configuration that names
+    the target; None where none of them lies in the repository."""
+    of_file = Location(file=file, line=1) if (file := of_target(outcome, base)) else None
+    for place in (location and _in_repository(location, base), of_file, outcome.listed and _in_repository(outcome.listed, base)):
+        if place:
+            return place.file, max(place.line, 1)
+    return None
+
+
+def _in_repository(location: Location, base: Path) -> Location | None:
+    file = relative(location.file, base)
+    return None if file is None else Location(file=file, line=location.line)

@@ -1,7 +1,7 @@
 """SARIF 2.1.0 (OASIS), for code scanning: the rules from the table, a result per finding, suppressions for those silenced.
 
 Code scanning refuses a whole file for one result without a file in the repository. So each result has one: its own line, else the target's
-model file, else the target's name as a path; a line outside the repository is then a related location.
+model file, else its line in the configuration, else the target's name as a path; a line outside the repository is then a related location.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def _notification(outcome: Outcome, base: Path) -> Node:
     assert outcome.trouble is not None
     told: Node = {"level": "error", "message": message(f"{outcome.target}: {words.broken(outcome.trouble)}")}
     told["exception"] = {"kind": outcome.trouble.kind, "message": outcome.trouble.fact}
-    file = places.of_target(outcome, base)
-    return told | {"locations": [{"physicalLocation": _physical(file, 1)}]} if file else told
+    place = places.anchor(None, outcome, base)
+    return told | {"locations": [{"physicalLocation": _physical(*place)}]} if place else told
 
 
 def _sound(value: object) -> object:

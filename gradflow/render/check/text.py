@@ -1,4 +1,4 @@
-"""The run as text for people: a line per target, then each failed one as `gradflow profile` opens it, errors, notes, and the tally last."""
+"""The run as text for people: a line per target, then each failed one as `gradflow profile` opens it, warnings of others in short, errors, notes, the tally."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradflow.records import Checks, Outcome, verdict
 from gradflow.render import findings, opening, summary, tables
 from gradflow.render.check import words
 from gradflow.render.columns import GAP, Column, lay_out, printed, wrap
-from gradflow.render.names import clean
+from gradflow.render.names import clean, shorten
 from gradflow.render.numbers import number
 
 NARROWEST = 60
@@ -40,7 +40,7 @@ def _targets(checks: Checks, view: tables.View) -> list[Text]:
     columns = [
         Column(header="state", cells=[o.state.upper() for o in outcomes], rank=0, right=False, styles=[_STYLES[o.state] for o in outcomes]),
         Column(header="target", cells=[clean(o.target) for o in outcomes], rank=1, right=False, floor=16),
-        Column(header="verdict", cells=["–" if o.report is None else verdict(o.findings) for o in outcomes], rank=2, right=False),
+        Column(header="verdict", cells=["–" if o.report is None else verdict(words.own(o)) for o in outcomes], rank=2, right=False),
         Column(header="severity", cells=[words.decades(o) or "–" for o in outcomes], rank=5),
         Column(header="worst finding", cells=[_worst(o) for o in outcomes], rank=4, right=False, floor=14),
         Column(header="silenced", cells=[words.silenced(o) for o in outcomes], rank=3, right=False),
@@ -52,23 +52,35 @@ def _targets(checks: Checks, view: tables.View) -> list[Text]:
 
 
 def _worst(outcome: Outcome) -> str:
-    return clean(outcome.trouble.kind) if outcome.trouble else words.worst(outcome.findings)
+    return clean(outcome.trouble.kind) if outcome.trouble else words.worst(outcome)
 
 
 def _details(outcome: Outcome, view: tables.View) -> list[Text]:
-    """Of a failed target its opening and its findings, of a broken one the error, of one that passed nothing."""
-    if outcome.state == "passed":
-        return []
+    """Of a failed target its opening and the findings that count, of one that passed its warnings in short, of a broken one the error."""
     head = wrap(Text(clean(outcome.target), style="bold underline"), view.width)
-    report = words.counted(outcome)
+    report, counting = words.report(outcome), words.counting(outcome)
+    if outcome.state == "passed":
+        warned = [f for f in counting if f.severity != "info"]
+        return [*head, *(line for entry in findings.entries(warned, view.unfold) for line in _brief(entry, view))] if warned else []
     if outcome.trouble is None and report is not None:
-        return [*head, *opening.lines(report, view), Text(""), *findings.lines(report.findings, view)]
+        return [*head, *opening.lines(report, view), Text(""), *findings.lines(counting, view)]
     assert outcome.trouble is not None
     lines = [*head, *wrap(Text(clean(outcome.trouble.fact), style="bold red"), view.width, _INDENT, "error")]
     lines += wrap(Text(clean(outcome.trouble.remedy)), view.width, _INDENT, "fix") if outcome.trouble.remedy else []
     for line in outcome.trouble.detail.splitlines():
         lines += wrap(Text(words.visible(line.expandtabs())), view.width, _INDENT) or [Text("")]
     return lines
+
+
+def _brief(entry: findings.Entry, view: tables.View) -> list[Text]:
+    """One line where that is wide enough: the rule, how often, its names folded, and the place."""
+    line = Text.assemble((f"{entry.severity} {entry.rule}", findings.COLORS[entry.severity]), (f" ×{entry.times}" if entry.times > 1 else "", "bold"))
+    where = Text("")
+    if entry.locations:
+        more = f" and {summary.plural(len(entry.locations) - 1, 'more place')}" if len(entry.locations) > 1 else ""
+        where = Text.assemble("  ", findings.located(entry.locations[0], view), more)
+    line.append("  " + shorten(summary.listed(entry.names), max(view.width - line.cell_len - where.cell_len - 4, 12)))
+    return wrap(line.append_text(where), view.width, 2)
 
 
 def _closing(checks: Checks, view: tables.View) -> list[Text]:
@@ -78,6 +90,6 @@ def _closing(checks: Checks, view: tables.View) -> list[Text]:
     quiet = [o for o in checks.outcomes if o.state == "passed" and any(f.severity == "warning" for f in o.findings)]
     if quiet:
         found = sum(f.severity == "warning" for o in quiet for f in o.findings)
-        told = f"{summary.plural(found, 'warning')} in targets that passed: gradflow profile TARGET tells them, --fail-on warning fails on them."
+        told = f"{summary.plural(found, 'warning')} in targets that passed: gradflow rule CODE explains them, --fail-on warning fails on them."
         lines += wrap(Text(told), view.width, _INDENT, "note")
     return lines + wrap(Text(words.tally(checks), style="bold"), view.width)

@@ -7,27 +7,51 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gradflow.records import Checks, Finding, Outcome, Report, Severity, Trouble, verdict
-from gradflow.render import folding, summary
+from gradflow.render import folding, names, summary
 from gradflow.render.numbers import number
 from gradflow.rules import RULES, severity
 
 RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 MANY = 3  # how many names a sentence lists
+visible = names.visible
 
 
 def tally(checks: Checks) -> str:
-    """`20 targets: 17 passed, 2 failed, 1 broken; silenced findings: 24 baseline, 6 comment; exit 3`."""
+    """`20 targets: 17 passed, 2 failed, 1 broken; silenced findings (known: 24, by comments: 6); exit 3`."""
     states = [o.state for o in checks.outcomes]
     found = [f"{states.count(state)} {state}" for state in ("passed", "failed", "broken") if state in states]
     left_out = silenced(*checks.outcomes)
-    parts = [", ".join(found) or "nothing to check", *([f"silenced findings: {left_out}"] if left_out else []), f"exit {checks.exit_code}"]
+    parts = [", ".join(found) or "nothing to check", *([f"silenced findings ({left_out})"] if left_out else []), f"exit {checks.exit_code}"]
     return f"{summary.plural(len(states), 'target')}: {'; '.join(parts)}"
 
 
-def counted(outcome: Outcome) -> Report | None:
-    """The report as if it had found what counts and nothing else; None of a broken target."""
-    report, findings = outcome.report, outcome.findings
-    return report and dataclasses.replace(report, findings=tuple(findings), verdict=verdict(findings), severity=severity(findings))
+def counting(outcome: Outcome) -> list[Finding]:
+    """The findings that count, worst first, those that are equally bad by their depth."""
+    return _ordered(outcome.findings, outcome.report)
+
+
+def own(outcome: Outcome) -> list[Finding]:
+    """What is the matter with the model: the findings that count, then those that are known; what a comment silences is none. Empty of a broken target."""
+    return [*counting(outcome), *_ordered([s.finding for s in outcome.silenced if s.by == "baseline"], outcome.report)]
+
+
+def report(outcome: Outcome) -> Report | None:
+    """The report with the model's own findings, verdict and severity; None of a broken target."""
+    findings = own(outcome)
+    return outcome.report and dataclasses.replace(outcome.report, findings=tuple(findings), verdict=verdict(findings), severity=severity(findings))
+
+
+def _ordered(findings: Sequence[Finding], report: Report | None) -> list[Finding]:
+    """Extents that print alike are alike, whatever the rounding of a float says; of one rule the finding nearest the input is then the first."""
+    if report is None:
+        return []
+    depths = {layer.name: layer.depth for layer in report.layers} | {p.name: layer.depth for layer in report.layers for p in layer.parameters}
+    depths |= {skip.id: skip.fork_depth for skip in report.skips}
+    depths |= {highway.name: min((depths.get(skip, 0) for skip in highway.skips), default=0) for highway in report.highways}
+    first: dict[tuple[str, float], int] = {}
+    for i, finding in enumerate(findings):
+        first.setdefault((finding.rule, round(finding.decades, 2)), i)
+    return sorted(findings, key=lambda f: (RANK[f.severity], first[f.rule, round(f.decades, 2)], depths.get(f.where, len(depths))))
 
 
 def fails(finding: Finding, checks: Checks) -> bool:
@@ -64,8 +88,10 @@ def told(group: Sequence[Finding]) -> str:
     return head + other + first.message + summary.limits(group)
 
 
-def worst(findings: Sequence[Finding]) -> str:
-    """`GF201 attenuating-skip ×54`: the first finding's rule and how many of it; of notes the one that counts most, as one; empty where nothing counts."""
+def worst(outcome: Outcome) -> str:
+    """`GF201 attenuating-skip ×54`: the worst finding's rule and how many of it, of those that count where one does, else of those that are known; of notes
+    the one that counts most, as one; empty where none does."""
+    findings = next((found for found in (counting(outcome), own(outcome)) if any(f.severity != "info" for f in found)), own(outcome))
     first = next((f for f in findings if f.severity != "info"), None)
     if first is None:
         counted = max((f for f in findings if f.decades), key=lambda f: f.decades, default=None)
@@ -75,26 +101,16 @@ def worst(findings: Sequence[Finding]) -> str:
 
 
 def decades(outcome: Outcome) -> str:
-    """The severity of what counts, as printed; empty of a broken target."""
-    return "" if outcome.report is None else number(severity(outcome.findings), 3)
+    """The model's own severity, as printed; empty of a broken target."""
+    return "" if outcome.report is None else number(severity(own(outcome)), 3)
 
 
 def silenced(*outcomes: Outcome) -> str:
-    """`24 baseline, 6 comment`: how many findings do not count, by which; empty where every one does."""
+    """`known: 24, by comments: 6`: how many findings do not count, and why; empty where every one does."""
     by = Counter(s.by for outcome in outcomes for s in outcome.silenced)
-    return ", ".join(f"{times} {how}" for times, how in ((by["baseline"], "baseline"), (by["ignored"], "comment")) if times)
+    return ", ".join(f"{how}: {times}" for times, how in ((by["baseline"], "known"), (by["ignored"], "by comments")) if times)
 
 
 def broken(trouble: Trouble) -> str:
     """The error as lines: fact, remedy, detail."""
     return "\n".join(part for part in (trouble.fact, trouble.remedy, trouble.detail) if part)
-
-
-def visible(text: str, keep: str = "") -> str:
-    """`text` with control characters and lone surrogates as their Python escapes, but for those in `keep`; all else stays itself."""
-    return "".join(c if c in keep or not _hidden(c) else c.encode("unicode_escape").decode() for c in text)
-
-
-def _hidden(c: str) -> bool:
-    code = ord(c)
-    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in (0x2028, 0x2029, 0xFFFE, 0xFFFF)

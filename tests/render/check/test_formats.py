@@ -29,7 +29,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 PUBLISHED = Path(__file__).parents[3] / "docs" / "checks-v1.schema.json"
 ENDINGS = {"text": "txt", "json": "json", "github": "txt", "junit": "xml", "sarif": "sarif", "markdown": "md"}
 WORDED = {
-    code: dataclasses.replace(RULES[code], what="What.", why="Why.", example="x", fix="Fix.", warning=0.9, error=None, note=None, below=True)
+    code: dataclasses.replace(RULES[code], what="What.", why="Why.", example="x", fix="Fix.", warning=0.9, error=None, note=None, below=True, tolerance=0.5)
     for code in ("GF101", "GF201", "GF203", "GF204", "GF205", "GF206")
 }
 RULED = Rules(table=WORDED, selected=frozenset({"GF101", "GF201", "GF204"}))  # other words in the table of rules are no other format

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from gradflow.records import Checks
-from gradflow.render.check.markdown import code, escape, render
+from gradflow.render.check.markdown import render
+from gradflow.render.markdown.escape import code, escape
 from gradflow.render.names import clean
 from render import reports
 
@@ -68,7 +69,7 @@ def test_a_run() -> None:
     assert "warning GF201 attenuating-skip ×6 layer1.[0-5]" in items[2] and "[0.5, limit 0.95]" in items[2]
     assert "Fix: Let the skip be the identity" in items[2] and "half.py:31" in items[2]
     assert "x @ w" in found.texts["pre"][0]
-    assert "1 baseline, 1 comment" in found.texts["tr"][1]
+    assert "known: 1, by comments: 1" in found.texts["tr"][1]
     assert items[3].startswith("models/half.py:12: unused ignore comment")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from gradflow.records import Checks
+from gradflow.records import Checks, Location
 from gradflow.render.check import words
 from gradflow.render.check.text import NARROWEST, render
 from render import reports
@@ -62,21 +63,46 @@ def test_a_broken_target() -> None:
 
 
 def test_silenced_findings() -> None:
-    """They are counted and not told, and a target all of whose errors are silenced reads as healthy."""
-    assert "1 baseline, 1 comment" in render(runs.three(), width=160)
+    """They are counted and not told; the verdict is the model's own: with what is known, without what a comment silences."""
+    assert "known: 1, by comments: 1" in render(runs.three(), width=160)
     assert "GF203" not in render(runs.three(), width=160).replace("unused ignore comment (GF203)", "")
     report = runs.sick()
-    old = [runs.Silenced(finding=f, by="baseline") for f in report.findings]
-    passed = runs.Outcome(target="a.py", state="passed", findings=(), silenced=old, report=report, trouble=None, exit_code=0, seconds=1.0)
-    for width in (60, 80, 160):
-        row = render(runs.checks([passed]), width=width).splitlines()[1].split()
-        assert row[:6] == ["PASSED", "a.py", "healthy", "0", "8", "baseline"]
+    for by, verdict, found in (("baseline", "sick 2", "known: 8"), ("ignored", "healthy 0", "by comments: 8")):
+        old = [runs.Silenced(finding=f, by=by) for f in report.findings]
+        passed = runs.Outcome(target="a.py", state="passed", findings=(), silenced=old, report=report, trouble=None, exit_code=0, seconds=1.0)
+        for width in (60, 80, 160):
+            row = " ".join(render(runs.checks([passed]), width=width).splitlines()[1].split())
+            assert row.startswith(f"PASSED a.py {verdict}") and found in row, row
+
+
+def test_a_target_that_fails_beside_known_findings() -> None:
+    """Its verdict and severity are those of all, what is told are those that count, and the worst finding is the worst of these."""
+    report = runs.sick()
+    new = [f for f in report.findings if f.rule == "GF201"]
+    old = [runs.Silenced(finding=f, by="baseline") for f in report.findings if f.rule != "GF201"]
+    failed = runs.Outcome(target="a.py", state="failed", findings=new, silenced=old, report=report, trouble=None, exit_code=1, seconds=1.0)
+    text = render(runs.checks([failed], fail_on="warning"), width=160)
+    assert text.splitlines()[1].split()[:6] == ["FAILED", "a.py", "sick", "2", "GF201", "attenuating-skip"]
+    assert "Findings  6" in text and "GF206" not in text and " SICK " in text
+
+
+def test_equally_bad_findings() -> None:
+    """The one nearest the input stands for them, whatever the rounding of their extents; one that is worse stands for itself."""
+    report = reports.half_resnet110()
+    found = [dataclasses.replace(f, severity="warning", decades=0.02 + i * 1e-9) for i, f in enumerate(f for f in report.findings if f.rule == "GF201")]
+    names = [f.where for f in found]
+    assert names == sorted(names, key=lambda name: next(s.fork_depth for s in report.skips if s.id == name))
+    outcome = runs.outcome("a.py", dataclasses.replace(report, findings=tuple(reversed(found))))
+    assert [f.where for f in words.own(outcome)] == names
+    found[7] = dataclasses.replace(found[7], decades=0.5)
+    outcome = runs.outcome("a.py", dataclasses.replace(report, findings=(found[7], *reversed(found[8:]), *reversed(found[:7]))))
+    assert [f.where for f in words.own(outcome)] == [names[7], *names[:7], *names[8:]]
 
 
 def test_a_wide_table() -> None:
     """How many findings are silenced, and by which, is shown at any width; the time goes first, and before a name is shortened."""
     head, *rows = render(runs.three(), width=60).splitlines()[:4]
-    assert head.split() == ["state", "target", "verdict", "silenced"] and rows[0].endswith("sick     1 baseline, 1 comment")
+    assert head.split() == ["state", "target", "verdict", "silenced"] and rows[0].endswith("sick     known: 1, by comments: 1")
     assert render(runs.three(), width=100).splitlines()[0].split()[-2:] == ["finding", "silenced"]
     assert render(runs.three(), width=160).splitlines()[0].split()[-2:] == ["silenced", "time"]
 
@@ -90,16 +116,19 @@ def test_the_tally() -> None:
         assert int(total.split()[0]) == len(outcomes) == sum(int(n) for n in re.findall(r"\d+", states))
         assert sum(int(n) for n in re.findall(r"\d+", "".join(left_out))) == sum(len(o.silenced) for o in outcomes)
         assert code == f"exit {max((o.exit_code for o in outcomes), default=0)}"
-    assert words.tally(runs.checks(some[:2])) == "2 targets: 1 passed, 1 failed; silenced findings: 1 baseline, 1 comment; exit 1"
+    assert words.tally(runs.checks(some[:2])) == "2 targets: 1 passed, 1 failed; silenced findings (known: 1, by comments: 1); exit 1"
     assert words.tally(runs.all_healthy()) == "1 target: 1 passed; exit 0"
 
 
 def test_warnings_in_a_target_that_passed() -> None:
-    """They are not told at length, and the reader learns that there are some and how to see them."""
-    report = reports.cross_purposes()
-    text = render(runs.checks([runs.outcome("a.py", report)]), width=160)
-    assert "1 warning in targets that passed" in text
-    assert "next step" not in text
+    """Each rule is one line: how often, where, at which line of the source."""
+    report = runs.sick()
+    weak = tuple(dataclasses.replace(f, location=Location(file=runs.FILE, line=31 + i % 2)) for i, f in enumerate(report.findings) if f.rule == "GF201")
+    for width in (160, 60):
+        text = render(runs.checks([runs.outcome("a.py", dataclasses.replace(report, findings=weak))]), width=width)
+        assert "warning GF201 ×6 layer1.[0-5] models/half.py:31 and 1 more place note" in " ".join(text.split())
+        assert " ".join(text.split()).count("6 warnings in targets that passed") == 1
+        assert "next step" not in text
 
 
 @pytest.mark.parametrize("name", [n for n in runs.HOSTILE if n.isprintable() and n.split() == [n]])

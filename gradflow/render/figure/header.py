@@ -1,0 +1,102 @@
+"""The header of a page: the verdict on its colour, the worst finding as a sentence, what to do next, what was profiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.backend_bases import RendererBase
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+
+from gradflow.records import Report, Verdict
+from gradflow.render import summary
+from gradflow.render.figure.text import fill, glyphs, short, width_of
+from gradflow.render.figure.theme import Theme
+
+_BAR, _MARGIN, _BEFORE, _LEADING = 32.0, 9.0, 7.0, 5.5  # points: the coloured bar, its sides, what is below it, what a line takes beside its type
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line under the bar; `size` in points."""
+
+    text: str
+    size: float
+    weight: str
+    color: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A bar on the colour of `verdict`: `word` and `name` at its left, `facts` at its right; and the lines under it."""
+
+    verdict: Verdict
+    word: str
+    name: str
+    facts: str
+    lines: Sequence[Line]
+
+    @property
+    def height(self) -> float:
+        """What it takes, in points."""
+        return _BAR + _BEFORE + sum(line.size + _LEADING for line in self.lines)
+
+
+def of_report(report: Report, renderer: RendererBase, width: float, theme: Theme) -> Header:
+    """The worst finding, what to do, what was profiled, what was measured; on a page `width` points wide."""
+    paragraphs = [(sentence(report), 10.5, "bold", theme.ink, 3)]
+    if summary.alarms(report):
+        paragraphs.append((f"Next: {summary.next_step(report)}", 9.5, "normal", theme.ink, 2))
+    facts = " · ".join(summary.target(report)[1:])
+    paragraphs += [(facts, 8.0, "normal", theme.grey, 2), (summary.coverage(report), 8.0, "normal", theme.grey, 2)]
+    found = f"{summary.plural(len(report.findings), 'finding')} · " if report.findings else ""
+    return Header(
+        verdict=report.verdict, word=report.verdict.upper(), name=report.target.model_class, facts=found + summary.verdict(report),
+        lines=lines_of(paragraphs, renderer, width),
+    )  # fmt: skip
+
+
+def lines_of(paragraphs: Sequence[tuple[str, float, str, str, int]], renderer: RendererBase, width: float) -> list[Line]:
+    """Paragraphs (text, size, weight, colour, most lines) in lines that fit a page `width` points wide."""
+    pixels = (width - 2 * _MARGIN) * float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
+    return [
+        Line(line, size, weight, color)
+        for text, size, weight, color, most in paragraphs
+        for line in fill(text, renderer, FontProperties(size=size, weight=weight), pixels, most)
+    ]
+
+
+def draw(fig: Figure, head: Header, renderer: RendererBase, theme: Theme) -> None:
+    """The header at the top edge of the figure."""
+    width, height = (72 * float(v) for v in fig.get_size_inches())
+    pixels = float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
+    face, ink = theme.verdict[head.verdict]
+    fig.add_artist(Rectangle((0, 1 - _BAR / height), 1, _BAR / height, transform=fig.transFigure, color=face, linewidth=0))
+    y, facts = 1 - _BAR / 2 / height, glyphs(head.facts)
+    fig.text(1 - _MARGIN / width, y, facts, fontsize=11, color=ink, va="center_baseline", ha="right", parse_math=False)
+    fig.text(_MARGIN / width, y, head.word, fontsize=15, fontweight="bold", color=ink, va="center_baseline", parse_math=False)
+    after = _MARGIN + width_of(head.word, renderer, FontProperties(size=15, weight="bold")) / pixels + 14
+    room = (width - _MARGIN - after - 14) * pixels - width_of(facts, renderer, FontProperties(size=11))
+    (name,) = fill(short(head.name, 60), renderer, FontProperties(size=13), room, 1)
+    fig.text(after / width, y, name, fontsize=13, color=ink, va="center_baseline", parse_math=False)
+    top = height - _BAR - _BEFORE
+    for line in head.lines:
+        at = (top - line.size / 2) / height
+        fig.text(_MARGIN / width, at, line.text, fontsize=line.size, fontweight=line.weight, color=line.color, va="center", parse_math=False)
+        top -= line.size + _LEADING
+
+
+def sentence(report: Report) -> str:
+    """The worst alarm, or what a healthy report can claim."""
+    alarms = summary.alarms(report)
+    if alarms:
+        return summary.told(alarms[0])
+    if not summary.is_complete(report):
+        return "Nothing that was measured is wrong, but not everything was measured."
+    zeros = sum(layer.gain == 0 and not layer.closed_by for layer in report.layers)
+    if zeros or summary.closed(report):
+        rest = f"; the gradient is exactly 0 at {summary.plural(zeros, 'layer')}" if zeros else ""
+        return f"No alarm{rest}. {summary.closed(report)}".strip()
+    return "The gradient reaches every layer." if report.layers else "There is no layer to measure."

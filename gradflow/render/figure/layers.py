@@ -1,0 +1,106 @@
+"""The panel of layers: gradient gain against depth, the band of fluctuation behind it and the highways over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from gradflow.bands import fluctuation
+from gradflow.records import Layer, Report, Severity
+from gradflow.render.figure import marks, roads
+from gradflow.render.figure.labels import Label
+from gradflow.render.figure.marks import Drawn, Key, Point, Range, rule_name
+from gradflow.render.figure.stages import colors_of
+from gradflow.render.figure.theme import Theme
+from gradflow.render.numbers import decades, number
+from gradflow.render.summary import alarms
+
+UPDATES = "GF111"  # is about weights: the panel of updates names it
+
+
+def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
+    """Draws the layers."""
+    logs = [log for layer in report.layers if (log := decades(layer.gain)) is not None]
+    road, bands = list(roads.heights(report)), fluctuation(report.layers)
+    floor = None in road or any(not layer.gain for layer in report.layers)
+    widest = max(bands)
+    limits = marks.span_of([*logs, *(h for h in road if h is not None)], floor=floor, around=(-widest, 0.0, widest))
+    marks.decade_axis(axes, limits, theme, bins=6)
+    marks.at_one(axes, 0, theme)
+    keys = _points(axes, report.layers, theme) + _band(axes, report.layers, bands, theme)
+    keys += roads.draw(axes, report, limits, theme) + _edge(axes, report.layers, limits, theme)
+    found = _found(report)
+    ringed = _ringed(found, limits)
+    marks.rings(axes, ringed, theme, 55)
+    keys += marks.ring_keys(ringed, theme)
+    labels = roads.signs(report, limits, theme) + _named(found, limits, theme)
+    return Drawn(title="Gradient gain of each layer, input to output", quantity="‖∂L/∂layer‖ ÷ ‖∂L/∂output‖", keys=keys, labels=labels)
+
+
+def _points(axes: Axes, layers: Sequence[Layer], theme: Theme) -> list[Key]:
+    """Layers with weights are large, those without small; a faint line joins them in order."""
+    colors, keys = colors_of(layers, theme)
+    known = [(layer, Point(layer.depth, log, colors[layer.name])) for layer in layers if (log := decades(layer.gain)) is not None]
+    axes.plot([p.x for _, p in known], [p.y for _, p in known], color=theme.faint, linewidth=0.8 if len(layers) < 400 else 0.4, zorder=1.5)
+    size = marks.size_of(len(layers))
+    marks.spread(axes, [p for layer, p in known if not layer.parameters], theme, size * 0.35)
+    marks.spread(axes, [p for layer, p in known if layer.parameters], theme, size)
+    return keys
+
+
+def _band(axes: Axes, layers: Sequence[Layer], bands: Sequence[float], theme: Theme) -> list[Key]:
+    xs = [layers[0].depth - 0.5, *(layer.depth for layer in layers), layers[-1].depth + 0.5]
+    ys = [bands[0], *bands, bands[-1]]
+    axes.fill_between(xs, [-y for y in ys], ys, color=theme.band, alpha=0.13, linewidth=0, zorder=0.5)
+    return [(marks.area(theme.band, 0.3), "what chance explains (2σ)")]
+
+
+def _edge(axes: Axes, layers: Sequence[Layer], limits: Range, theme: Theme) -> list[Key]:
+    keys: list[Key] = []
+    kinds = (
+        ("v", theme.ink, "", "exactly 0", [x.depth for x in layers if x.gain == 0 and not x.closed_by]),
+        ("v", theme.ink, theme.paper, "0: closed at the start", [x.depth for x in layers if x.gain == 0 and x.closed_by]),
+        ("x", theme.grey, "", "not measured", [x.depth for x in layers if x.gain is None]),
+    )
+    for marker, color, hollow, name, depths in kinds:
+        if depths:
+            marks.edge(axes, depths, limits.floor, marker, color, hollow)
+            keys.append((marks.dot(color, marker, hollow), f"{name} ({len(depths)})"))
+    return keys
+
+
+def _height(layer: Layer, limits: Range) -> float:
+    log = decades(layer.gain)
+    return limits.floor if log is None else log
+
+
+def _found(report: Report) -> list[tuple[Layer, str, Severity]]:
+    """(layer, rule, severity) of the alarms on layers and on their parameters, worst first."""
+    owners = {p.name: layer for layer in report.layers for p in layer.parameters} | {layer.name: layer for layer in report.layers}
+    return [(owners[f.where], f.rule, f.severity) for f in alarms(report) if f.where in owners and f.rule != UPDATES and marks.subject(f.rule) == "layer"]
+
+
+def _ringed(found: Sequence[tuple[Layer, str, Severity]], limits: Range) -> dict[Severity, list[tuple[float, float]]]:
+    """Each layer once, by the worst that was found of it."""
+    worst = {layer.name: (layer, severity) for layer, _, severity in reversed(found)}
+    at: dict[Severity, list[tuple[float, float]]] = {"error": [], "warning": []}
+    for layer, severity in worst.values():
+        at[severity].append((layer.depth, _height(layer, limits)))
+    return at
+
+
+def _named(found: Sequence[tuple[Layer, str, Severity]], limits: Range, theme: Theme) -> list[Label]:
+    """Of each rule the worst layer, or where one rule hits many all of them under one folded name."""
+    by_rule: dict[str, list[tuple[Layer, Severity]]] = {}
+    for layer, rule, severity in found:
+        by_rule.setdefault(rule, []).append((layer, severity))
+    labels = []
+    for rule, hit in list(by_rule.items())[: marks.NAMED]:
+        worst, severity = hit[0]
+        names = list(dict.fromkeys(x.name for x, _ in hit))
+        name = marks.folded(worst.name, names)
+        gain = "not measured" if worst.gain is None else f"gain {number(worst.gain, 3)}"
+        text = f"{rule_name(rule, len(names))}: {name}, {'worst ' if len(names) > 1 else ''}{gain}"
+        labels.append(Label(x=worst.depth, y=_height(worst, limits), text=text, color=theme.alarm[severity]))
+    return labels

@@ -1,0 +1,136 @@
+"""The panels of curves against step: the loss, the λ of every skip, the gain of every highway."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.ticker import FuncFormatter
+
+from gradflow.records import History
+from gradflow.render.figure.marks import DASHED, Key, at_one, decade_axis, dot, span_of, stroke
+from gradflow.render.figure.text import glyphs, power
+from gradflow.render.figure.theme import Theme
+from gradflow.render.history import grid
+from gradflow.render.history.heat import is_dark
+from gradflow.render.names import keep_end
+from gradflow.render.numbers import number
+
+_WIDE = 50.0  # ratio of the largest to the least, from which on an axis is logarithmic
+_NAMED = 4  # curves that the key names
+Curve = Sequence[float | None]
+
+
+def loss(axes: Axes, history: History, theme: Theme) -> None:
+    """The loss of the profiled batches."""
+    values = _numbers([entry.loss for entry in history.entries])
+    axes.plot(values, color=theme.ink, linewidth=1.3, marker=_mark(values), markersize=2.6)
+    known = values[np.isfinite(values)]
+    if known.size and known.min() > 0 and known.max() / known.min() > _WIDE:
+        axes.set_yscale("log", subs=[])
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power(math.log10(value))))
+    axes.margins(y=0.15)
+
+
+def lambdas(axes: Axes, history: History, theme: Theme) -> list[Key]:
+    """λ of each skip, the first dark and the last light (the other way round on dark paper); a ring where the skip has a finding."""
+    curves = _aligned([entry.lams for entry in history.entries], len(history.skips))
+    shown = [i for i, curve in enumerate(curves) if any(v is not None for v in curve)]
+    axes.axhline(1, color=theme.grey, linewidth=1.0, linestyle=DASHED, zorder=1)
+    for i in shown:
+        _curve(axes, _numbers(curves[i]), _shade(i, len(curves), theme), len(shown))
+    known = [v for i in shown for v in curves[i] if v is not None]
+    low, high = min([*known, 1.0]), max([*known, 1.0])
+    spare = 0.08 * (high - low) if high - low > 0.1 else 0.06
+    axes.set_ylim(low - spare, high + spare)
+    if max(map(abs, known), default=0) > _WIDE:
+        axes.set_yscale("symlog", linthresh=1.0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
+    ringed = _rings(axes, history, curves, theme)
+    keys: list[Key] = [(stroke(theme.grey, 1.0, DASHED), "λ = 1")]
+    keys += [(stroke(_shade(i, len(curves), theme)), _named(history.skips[i].id, curves[i])) for i in _farthest(curves, shown)]
+    return keys + ringed
+
+
+def is_flat(history: History) -> bool:
+    """Whether every λ is 1 at every step, so that its panel has nothing to show but that."""
+    return all(abs(lam - 1) < 1e-3 for entry in history.entries for lam in entry.lams if lam is not None)
+
+
+def highways(axes: Axes, history: History, theme: Theme) -> list[Key]:
+    """The gain of each highway, in decades."""
+    rows = grid.decades([entry.highway_gains for entry in history.entries])
+    finite = rows[np.isfinite(rows)]
+    limits = span_of(finite.tolist(), floor=bool(np.isneginf(rows).any()))
+    at_one(axes, 0.0, theme)
+    curves = _aligned([entry.highway_gains for entry in history.entries], len(history.highways))
+    for i, row in enumerate(rows):
+        _curve(axes, np.where(np.isneginf(row), limits.floor, row), _shade(i, len(rows), theme), len(rows))
+    decade_axis(axes, limits, theme, bins=3)
+    return [
+        (stroke(_shade(i, len(rows), theme)), _named(f"to {history.highways[i].rpartition(' … ')[2]}", curves[i])) for i in _farthest(curves, range(len(rows)))
+    ]
+
+
+def _curve(axes: Axes, values: grid.Grid, color: str, many: int) -> None:
+    axes.plot(values, color=color, linewidth=1.5 if many <= 12 else 0.9, alpha=1.0 if many <= 12 else 0.75, zorder=2, marker=_mark(values), markersize=2.6)
+
+
+def _mark(values: grid.Grid) -> str:
+    """A mark at each value, where there are so few that a line alone would hide how few, or one that stands alone."""
+    return "o" if np.isfinite(values).sum() <= 40 else ""
+
+
+def _rings(axes: Axes, history: History, curves: Sequence[Curve], theme: Theme) -> list[Key]:
+    """Rings on the values of skips that have a finding; beyond a hundred, rings at equal distances stand for all."""
+    index = {skip.id: i for i, skip in enumerate(history.skips)}
+    keys: list[Key] = []
+    for severity in ("warning", "error"):
+        at = [
+            (column, value)
+            for column, entry in enumerate(history.entries)
+            for noted in entry.findings
+            if noted.severity == severity and noted.where in index and (value := curves[index[noted.where]][column]) is not None
+        ]
+        shown = at[:: max(1, len(at) // 100)]
+        axes.scatter([x for x, _ in shown], [y for _, y in shown], s=16, facecolors="none", edgecolors=theme.alarm[severity], linewidths=1.0, zorder=4)
+        keys += [(dot(theme.alarm[severity], hollow=theme.paper), severity)] if at else []
+    return keys
+
+
+def _farthest(curves: Sequence[Curve], among: Sequence[int]) -> list[int]:
+    """The curves whose last value is farthest from 1, in the order of depth; none that is 1."""
+    off = {i: _distance(value) for i in among if (value := _end(curves[i])) is not None}
+    return sorted(sorted((i for i in off if off[i] > 1e-6), key=lambda i: -off[i])[:_NAMED])
+
+
+def _distance(value: float | None) -> float:
+    """In decades from 1; infinite for what is 0 or has changed its sign."""
+    return abs(math.log10(value)) if value is not None and value > 0 else math.inf
+
+
+def _end(curve: Curve) -> float | None:
+    return next((v for v in reversed(curve) if v is not None), None)
+
+
+def _named(name: str, curve: Curve) -> str:
+    """The end of a name, which tells it from its neighbours, and the curve's last value."""
+    return f"{keep_end(glyphs(name), 11)}  {number(_end(curve), 3)}"
+
+
+def _aligned(rows: Sequence[Curve], many: int) -> list[Curve]:
+    """One curve over the steps for each skip or highway."""
+    return [[row[i] for row in rows] for i in range(many)]
+
+
+def _numbers(values: Curve) -> grid.Grid:
+    return np.array([math.nan if v is None else v for v in values], dtype=float)
+
+
+def _shade(i: int, many: int, theme: Theme) -> str:
+    share = i / max(many - 1, 1)
+    return to_hex(matplotlib.colormaps["viridis"](1 - 0.75 * share if is_dark(theme) else 0.85 * share))
