@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from render import reports
 from render.check import runs
+from render.test_history import history
 
 from gradflow.cli.plot import file_names
 from gradflow.difference import difference
 from gradflow.records import SCHEMA, Report
 from gradflow.render.check import words
 from gradflow.render.figure import page
+from gradflow.render.history import page as history_page
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "docs" / "examples" / "regression" / "model.py"
@@ -190,3 +192,16 @@ def test_whatever_the_labels(labels):
     for name in names:
         assert re.fullmatch(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*\.png", name) and len(name) < 120
         assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)\.", name)
+
+
+def test_a_history(run, tmp_path, monkeypatch):
+    """Its heat map, as `save` draws it, light and dark; there is no panel of it."""
+    monkeypatch.chdir(tmp_path)
+    stored = history()
+    Path("h.json").write_text(stored.to_json(), encoding="utf-8")
+    assert run("plot", "h.json", "--png", "h.png")[0] == 0
+    assert Path("h.png").read_bytes() == history_page.render(stored, ".png", dark=False)
+    assert run("plot", "h.json", "--png", "d.svg", "--theme", "dark")[0] == 0
+    assert Path("d.svg").read_bytes() == history_page.render(stored, ".svg", dark=True)
+    code, _, err = run("plot", "h.json", "--png", "x.png", "--panel", "layers")
+    assert (code, "holds a history" in err, Path("x.png").exists()) == (2, True, False)

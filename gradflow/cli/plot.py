@@ -1,4 +1,4 @@
-"""`gradflow plot`: the picture of a report that was stored, or those of a check. Imports no torch; matplotlib only when there is something to draw."""
+"""`gradflow plot`: the picture of a stored report, of a training run's history, or those of a check. Imports no torch; matplotlib only when it draws."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradflow import errors
-from gradflow.cli.output import check_outputs, check_writable
-from gradflow.cli.picture import Panels, Theme, draw
-from gradflow.records import CHECKS_SCHEMA, SCHEMA, Checks, Outcome, Report
+from gradflow.cli.output import check_outputs, check_writable, write
+from gradflow.cli.picture import Panels, Theme, draw, ending_of
+from gradflow.records import CHECKS_SCHEMA, HISTORY_SCHEMA, SCHEMA, Checks, History, Outcome, Report
 from gradflow.render.figure import ENDINGS, ThemeName
 from gradflow.stored import read_text, refused
 
-_REMEDY = "Give what gradflow profile TARGET --json FILE or gradflow check --format json --output FILE wrote."
+_REMEDY = "Give what gradflow profile TARGET --json FILE, gradflow check --format json --output FILE or a Monitor's save() wrote."
+_READERS: dict[object, Callable[[str], Report | Checks | History]] = {
+    SCHEMA: Report.from_json,
+    CHECKS_SCHEMA: Checks.from_json,
+    HISTORY_SCHEMA: History.from_json,
+}
 _LONGEST = 100  # characters of a label in a file name: with a folder before it and a number after it that stays below every file system's limit
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names that Windows keeps for itself, whatever follows the point
 
 
 def plot(
-    file: Annotated[Path, typer.Argument(help="What gradflow profile --json or gradflow check --format json wrote.")],
+    file: Annotated[Path, typer.Argument(help="What gradflow profile --json, gradflow check --format json or a Monitor wrote.")],
     png: Annotated[
         Path,
         typer.Option(help="The .png, .svg or .pdf file to write, - for standard output, as PNG; of a check the folder for its pictures, made if missing."),
@@ -33,36 +38,43 @@ def plot(
     theme: Theme = ThemeName.LIGHT,
     panel: Panels = None,
 ) -> None:
-    """Draw the picture of a stored report, as gradflow profile --png does; of a check the picture of each target.
+    """Draw the picture of a stored report, as gradflow profile --png does; of a check the picture of each target; of a history its heat map.
 
     Exit codes: 0 drawn, whatever the verdict, 2 the file cannot be read or the picture cannot be written.
     """
     records = _read(file)
-    if isinstance(records, Report):
-        _check_file(png, file)
-        drawn = [(records, png)]
-    else:
-        drawn = list(_placed(records.outcomes, png, file))
-    for report, place in drawn:
-        draw(place, report, theme, panel)
     if isinstance(records, Checks):
+        for report, place in list(_placed(records.outcomes, png, file)):
+            draw(place, report, theme, panel)
         _tell_broken(records.outcomes)
+        return
+    if isinstance(records, History) and panel:
+        raise errors.UsageError(option="--panel", value=panel[0].value, expected=f"no panel: {file} holds a history, whose picture is one")
+    _check_file(png, file)
+    if isinstance(records, History):
+        _draw_history(records, png, theme)
+    else:
+        draw(png, records, theme, panel)
 
 
-def _read(file: Path) -> Report | Checks:
+def _draw_history(history: History, png: Path, theme: ThemeName) -> None:
+    from gradflow.render.history import page
+
+    write(png, page.render(history, ending_of(png), dark=theme is ThemeName.DARK))
+
+
+def _read(file: Path) -> Report | Checks | History:
     """What `file` holds, told by its field `schema`.
 
     Raises:
-        errors.RecordFileError: there is no such file, or it holds neither a report nor a check.
+        errors.RecordFileError: there is no such file, or it holds neither a report nor a check nor a history.
     """
     text = read_text(file, remedy=_REMEDY)
     try:
         plain = json.loads(text)
         schema = plain.get("schema") if isinstance(plain, dict) else None
-        if schema == SCHEMA:
-            return Report.from_json(text)
-        if schema == CHECKS_SCHEMA:
-            return Checks.from_json(text)
+        if schema in _READERS:
+            return _READERS[schema](text)
     except (ValueError, RecursionError) as error:
         raise refused(file, text, error, remedy=_REMEDY) from error
     reason = "it has no schema" if schema is None else f"its schema is {schema!r}, of which gradflow plot has no picture"
@@ -75,7 +87,7 @@ def _check_file(png: Path, file: Path) -> None:
     """
     try:
         if png.is_dir():
-            raise errors.UsageError(option="--png", value=f"{png} (a folder)", expected=f"a file that ends in .png, .svg or .pdf: {file} holds one report")
+            raise errors.UsageError(option="--png", value=f"{png} (a folder)", expected=f"a file that ends in .png, .svg or .pdf: {file} holds one picture")
         check_outputs(png, None)
     except OSError as error:  # a folder on the way may not be searched
         raise errors.OutputFileError(file=str(png), reason=_reason(error)) from error
