@@ -47,7 +47,7 @@ def _highway(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Find
                 decades=rule.decades(highway.gain) / _turns(highway) if severity != "info" else 0.0, location=_worst_location(highway, skips),
                 fix=rule.fix if not blame else f"{_SCALARS if _LAMBDA in blame else 'Move '}{', '.join(highway.trunk_ops)} off the trunk, into the branches.",
                 message=f"The skips alone {word} {highway.gain:.3g} of the gradient down this highway of {len(highway.skips)} "
-                f"({_describe(highway, skips)}){total}.{blame or _if_identities(highway)}",
+                f"({_describe(highway, skips)}){total}.{_eased(highway, broken[0], severity)}{blame or _if_identities(highway)}",
             )
         )  # fmt: skip
     return findings
@@ -86,12 +86,20 @@ def _if_identities(highway: Highway) -> str:
     if gain == 0:
         return f" With λ = 1 on each of its skips {highway.skips[0]} would receive {identity:.3g} through the highway."
     ratio, word = (identity / gain, "more") if identity > gain else (gain / identity, "less")
-    return f" With λ = 1 on each of its skips {highway.skips[0]} would receive {ratio:.2g} times {word} through the highway." if ratio >= _TELLING else ""
+    trunk = ", the trunk as it is," if highway.trunk_ops else ""
+    return (
+        f" With λ = 1 on each of its skips{trunk} {highway.skips[0]} would receive {ratio:.2g} times {word} through the highway." if ratio >= _TELLING else ""
+    )
 
 
 def _turns(highway: Highway) -> int:
     """How often the skips of a highway of loops are passed: what a cell forgets over a sequence counts as what it forgets in one step."""
     return min(Counter(highway.skips).values())
+
+
+def _eased(highway: Highway, limit: Severity, severity: Severity) -> str:
+    """Why a highway beyond the limit of errors is a warning."""
+    return " The branches make up for it." if limit == "error" and severity == "warning" and _made_up(highway) else ""
 
 
 def _made_up(highway: Highway) -> bool:

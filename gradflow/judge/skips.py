@@ -12,6 +12,7 @@ from gradflow.rules import MOST_DECADES, Rule, Rules
 
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
 _DEEP = 8  # weighted layers in a row
+_OPEN = "Start the gate open: a bias of 3 or more on the carry (an LSTM's forget gate, a Highway network's transfer gate at -3), or an ungated skip around it."
 _THINNED = 1.0  # decades of coordinates that dropout may take from a highway before that counts in the severity
 _MUTE = 1e-4  # of the gradient at the join
 _TRANSFORMING = ("norm", "projection", "detached", "streams")  # their scale is data's and weights', not a factor that someone wrote
@@ -46,7 +47,8 @@ def _scaled(skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) ->
             findings.append(
                 Finding(
                     rule=rule.code, severity="info" if healthy else broken[0], where=skip.id, value=lam, limit=broken[1],
-                    decades=0.0 if healthy else rule.decades(size), fix=rule.fix, location=skip.location,
+                    decades=0.0 if healthy else rule.decades(size), location=skip.location,
+                    fix=_OPEN if skip.kind == "gated" and rule.below else rule.fix,
                     message=f"The {skip.kind} skip of {skip.id} {word} the gradient: λ = {lam:.4g}"
                     + (", with the others between the same fork and join" if skip.id in together else "")
                     + (", and the norms on its highway make up for it." if healthy else f", over {_count(skip.bypassed_layers)}."),

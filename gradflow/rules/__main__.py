@@ -31,8 +31,9 @@ skip whose interval reaches the limit is no finding, and one whose highway has n
 and the layers' gradients are two findings: a pre-LN transformer with λ = 0.5 shows in no norm.
 
 An unreached parameter is a warning, and an error where most of what should train is unreached. A highway of a single skip is judged by its λ alone. A
-highway that is one recurrent cell called many times is a warning at most, and so is one whose λ are 1 wherever they are defined and whose trunk has
-weights; where slicing or concatenation routes all of the gradient past a highway that is a note.
+starved or exploding highway is a warning at most where its branches make up for it (with them between 0.03 and 30 of the gradient arrives), where it is one
+recurrent cell called many times, and where its λ are 1 wherever they are defined and its trunk has weights; where slicing or concatenation routes all of the
+gradient past it that is a note.
 
 What the limits do to published models, to planted faults and to networks that were trained is on the page of the [calibration](calibration.md).
 """

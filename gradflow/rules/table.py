@@ -100,7 +100,7 @@ _TABLE = (
     ),
     Rule(
         code="GF201", name="attenuating-skip", warning=0.95, below=True, most=0.0, tolerance=0.05, neutral=1.0,
-        what='λ of a skip, or the sum of the λ between one fork and one join, below 1.',
+        what='λ of a skip, or the sum of the λ between one fork and one join, below 1; a note where norms on the trunk make up for it.',
         example='0.5 * x + self.branch(x)',
         why="The skip passes on less than it receives; over many blocks the loss compounds exponentially.",
         fix="Make the skip an identity (λ = 1): remove the factor or the gate on the shortcut, or scale the branch instead.",
@@ -184,7 +184,7 @@ _TABLE = (
     ),
     Rule(
         code="GF206", name="starved-highway", warning=1e-3, error=1e-6, below=True, most=1.0, neutral=1.0,
-        what="The gradient that reaches a highway's first fork with every branch cut.",
+        what="The gradient that reaches a highway's first fork with every branch cut; a warning at most where the branches make up for it.",
         example='54 blocks of  0.5 * x + self.branch(x)',
         why="With the branches cut, next to nothing gets through the skips: what reaches the early layers went through every branch.",
         fix="Set λ = 1 on the skips named here, and keep activations and norms off the trunk between the sums.",

@@ -60,3 +60,9 @@ def test_what_there_is_not(words, names):
     """An error names what there is."""
     with pytest.raises(UsageError, match=f"Expected one of {names}"):
         gradflow.plot(reports.gpt(), **words)
+
+
+def test_what_is_no_report():
+    """The name of a file is none; the error says how it becomes one."""
+    with pytest.raises(UsageError, match="from_json"):
+        gradflow.plot("report.json")

@@ -26,14 +26,16 @@ def plot(report: Report, ax: Axes | None = None, *, panel: str = "layers", theme
         ax: the axes to draw on, with a title, a key and names; their size should be settled before, for names are placed by it. None makes a figure of its
             own, which is `.figure` of what is returned.
         panel: "layers", "skips", "lambda", "shares" or "updates".
-        theme: "light" or "dark".
+        theme: "light" or "dark", for axes on a light or a dark figure: the figure's own colour is left to whoever made it.
 
     Returns:
         The axes. No setting of matplotlib's is changed, and no figure is registered with pyplot.
 
     Raises:
-        UsageError: there is no such panel or theme.
+        UsageError: there is no such panel or theme, or `report` is none.
     """
+    if not isinstance(report, Report):
+        raise UsageError(option="report", value=type(report).__name__, expected="a Report; Report.from_json reads one that was stored as JSON")
     name, chosen = _named("panel", panel, PanelName), _named("theme", theme, ThemeName)
     if ax is None:
         return page.figure(report, theme=chosen, panels=(name,), dpi=_DPI).axes[0]
