@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradflow import blocks, codec, errors
-from gradflow.records import CHECKS_SCHEMA, SCHEMA, Checks, Finding, Report, Severity, Silenced
+from gradflow.records import CHECKS_SCHEMA, GRAVITY, SCHEMA, Checks, Finding, Report, Severity, Silenced
 from gradflow.rules import EVERY, RULES, Rule
 from gradflow.stored import read_text, refused
 
 BASELINE_SCHEMA = "gradflow/baseline/v1"
 _MANY = 3  # how many places a note names
-_RANK = {"info": 0, "warning": 1, "error": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +162,10 @@ def _gone(target: str, entries: Sequence[Entry]) -> str:
     return f"{counted} gone from {target}: {'; '.join(rules)}. Update it with --update-baseline"
 
 
-def is_worse(rule: str, severity: str, decades: float, than: tuple[str, float]) -> bool:
+def is_worse(rule: str, severity: Severity, decades: float, than: tuple[Severity, float]) -> bool:
     """Whether a finding of this rule, severity and extent is worse than another: more severe, or further beyond the limit by more than `Rule.tolerance`."""
     tolerance = RULES[rule].tolerance if rule in RULES else Rule.tolerance
-    return _RANK[severity] > _RANK[than[0]] or (_RANK[severity] == _RANK[than[0]] and decades > than[1] + tolerance)
+    return GRAVITY[severity] > GRAVITY[than[0]] or (GRAVITY[severity] == GRAVITY[than[0]] and decades > than[1] + tolerance)
 
 
 def _outgrew(finding: Finding, entry: Entry) -> bool:
@@ -176,8 +175,8 @@ def _outgrew(finding: Finding, entry: Entry) -> bool:
 def _matches(findings: Sequence[Finding], known: Known, report: Report | None) -> list[tuple[int, Entry]]:
     """(position of a finding, its entry): those with one name first, worst with worst, then those whose block has another number by now."""
     growth = blocks.grown(known.blocks, _counts(report)) if report is not None else {}
-    waiting = sorted(range(len(findings)), key=lambda i: (-_RANK[findings[i].severity], -findings[i].decades))
-    entries = sorted(known.findings, key=lambda e: (-_RANK[e.severity], -e.decades))
+    waiting = sorted(range(len(findings)), key=lambda i: (-GRAVITY[findings[i].severity], -findings[i].decades))
+    entries = sorted(known.findings, key=lambda e: (-GRAVITY[e.severity], -e.decades))
     matches: list[tuple[int, Entry]] = []
     for moved in (False, True) if growth else (False,):
         for i in list(waiting):

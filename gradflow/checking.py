@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,12 +23,10 @@ from gradflow.baseline import Baseline, apply_baseline, baseline_notes
 from gradflow.errors import GradflowError
 from gradflow.ignoring import Comments
 from gradflow.profiling import profile_target
-from gradflow.records import Checks, Finding, Location, Outcome, Report, Severity, Silenced, Trouble, Verdict, verdict
+from gradflow.records import GRAVITY, VERDICTS, Checks, Finding, Location, Outcome, Report, Severity, Silenced, Trouble, verdict, worst_first
 from gradflow.render.check import words
 from gradflow.rules import Rules, severity
-
-_RANK = {"error": 0, "warning": 1, "info": 2}
-_VERDICTS: tuple[Verdict, ...] = ("healthy", "warnings", "sick")
+from gradflow.telling import Tell, nobody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +38,6 @@ class Target:
     options: Options
     rules: Rules
     listed: Location | None = None
-
-
-def _tell_nobody(text: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +54,7 @@ class Plan:
     fail_on: Severity = "error"
     repeat: int = 1
     baseline: Baseline = field(default_factory=Baseline)
-    tell: Callable[[str], None] = _tell_nobody
+    tell: Tell = nobody
 
 
 def check(targets: Sequence[Target], plan: Plan) -> Checks:
@@ -112,7 +106,7 @@ def excused(checks: Checks, baseline: Baseline) -> Checks:
 
 def settled(label: str, report: Report, findings: Sequence[Finding], silenced: Sequence[Silenced], fail_on: Severity) -> Outcome:
     """The outcome of a target that was profiled, with the findings that count and those that do not."""
-    failed = any(_RANK[finding.severity] <= _RANK[fail_on] for finding in findings)
+    failed = any(GRAVITY[finding.severity] >= GRAVITY[fail_on] for finding in findings)
     return Outcome(
         target=label,
         state="failed" if failed else "passed",
@@ -168,7 +162,7 @@ _INTERRUPTION = Trouble(kind="Interrupted", fact="The run was interrupted at thi
 
 def _together(runs: Sequence[Outcome]) -> Outcome:
     """The worst of several runs, with what any of them found: a finding that counts in one of them counts."""
-    worst = max(runs, key=lambda run: (run.exit_code, _VERDICTS.index(verdict(words.own(run))), severity(words.own(run))))
+    worst = max(runs, key=lambda run: (run.exit_code, VERDICTS.index(verdict(words.own(run))), severity(words.own(run))))
     if worst.report is None or len(runs) == 1:
         return worst
     counted = _united([[(f, f) for f in run.findings] for run in runs])
@@ -193,8 +187,7 @@ def _united(runs: Sequence[Sequence[tuple[Finding, Item]]]) -> tuple[Item, ...]:
 
 
 def _order(pair: tuple[Finding, object]) -> tuple[int, bool, float]:
-    finding = pair[0]
-    return _RANK[finding.severity], finding.rule != "GF208", -finding.decades
+    return worst_first(pair[0])
 
 
 def _disagreement(label: str, runs: Mapping[int, Outcome]) -> list[str]:

@@ -9,12 +9,11 @@ from typing import Literal, TypeVar
 from gradflow.alignment import Alignment
 from gradflow.baseline import is_worse
 from gradflow.codec import Document
-from gradflow.records import Finding, Highway, Layer, Location, Report, Severity, Skip, Verdict
+from gradflow.records import VERDICTS, Finding, Highway, Layer, Location, Report, Severity, Skip, Verdict
 
 DIFFERENCE_SCHEMA = "gradflow/difference/v1"
 FACTOR = 2.0
 LAMBDA = 1e-3
-_VERDICTS: tuple[Verdict, ...] = ("healthy", "warnings", "sick")
 
 Value = str | float | None
 
@@ -129,7 +128,7 @@ def difference(before: Report, after: Report, factor: float = FACTOR) -> Differe
         return routes[where] if where in routes else align(where)
 
     findings = tuple(_findings(before.findings, after.findings, place))
-    worse = _VERDICTS.index(after.verdict) > _VERDICTS.index(before.verdict)
+    worse = VERDICTS.index(after.verdict) > VERDICTS.index(before.verdict)
     return Difference(
         before=_side(before),
         after=_side(after),

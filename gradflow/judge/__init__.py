@@ -9,7 +9,7 @@ from gradflow.judge.layers import judge_layers, relieved
 from gradflow.judge.parameters import judge_parameters
 from gradflow.judge.signal import judge_signal, refined
 from gradflow.judge.skips import judge_skips
-from gradflow.records import Finding, Highway, Layer, Nonfinite, SampleShare, Skip, verdict
+from gradflow.records import Finding, Highway, Layer, Nonfinite, SampleShare, Skip, verdict, worst_first
 from gradflow.rules import EVERY, Rules
 
 __all__ = ["judge", "verdict"]
@@ -25,7 +25,7 @@ def judge(
     samples: Sequence[SampleShare] = (),
     nonfinite: Nonfinite | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding of the rules that are selected, worst first: by severity, then a severed skip (the cause of others), then by decades beyond the limit.
+    """Every finding of the rules that are selected, the worst first.
 
     Args:
         fp16_scale: the loss scale of a run in float16; None where it was not one.
@@ -38,5 +38,4 @@ def judge(
         *judge_skips(skips, highways, rules),
         *judge_highways(highways, skips, rules),
     ]
-    rank = {"error": 0, "warning": 1, "info": 2}
-    return tuple(sorted((f for f in found if f.rule in rules), key=lambda f: (rank[f.severity], f.rule != "GF208", -f.decades)))
+    return tuple(sorted((f for f in found if f.rule in rules), key=worst_first))

@@ -46,8 +46,9 @@ def relieved(layers: Sequence[Layer], skips: Sequence[Skip], *, unmeasured: bool
     Args:
         unmeasured: whether a skip counts that got no gradient to pass on, as behind a zero-initialised head.
     """
-    live = [(s.fork_depth, s.join_depth) for s in skips if (unmeasured if s.gain is None else s.gain >= _LIVE)]
-    return tuple(any(fork <= layer.depth < join for fork, join in live) for layer in layers)
+    live = [s for s in skips if (unmeasured if s.gain is None else s.gain >= _LIVE)]
+    bypassed = {depth for s in live for depth in range(s.fork_depth, s.join_depth)}
+    return tuple(layer.depth in bypassed for layer in layers)
 
 
 def passed(layers: Sequence[Layer], bands: Sequence[float], branches: Sequence[float], rule: Rule) -> tuple[bool, ...]:

@@ -52,7 +52,7 @@ class GradflowCallback(_callbacks().Callback):  # type: ignore[misc]
     """
 
     def __init__(self, **options: Any) -> None:
-        check_schedule(options.get("every", 500), options.get("on_finding", "ignore"), options.get("keep", "none"))
+        check_schedule(**options)
         self.monitor: Monitor | None = None
         self._options = options
 

@@ -24,7 +24,7 @@ from gradflow.monitoring.book import Book
 from gradflow.monitoring.saving import save
 from gradflow.monitoring.writers import Writer
 from gradflow.profiling import profile
-from gradflow.records import History, Report
+from gradflow.records import VERDICTS, History, Report
 from gradflow.render import summary
 from gradflow.render.names import clean, place
 from gradflow.rules import EVERY, Rules
@@ -32,6 +32,9 @@ from gradflow.rules import EVERY, Rules
 OnFinding = Literal["ignore", "warn", "raise"]
 Keep = Literal["none", "all", "worst", "last"]
 Every = int | Callable[[int], bool]
+_EVERY = 500
+_ON_FINDING: OnFinding = "ignore"
+_KEEP: Keep = "none"
 
 
 class SickTrainingWarning(UserWarning):
@@ -68,15 +71,15 @@ class Monitor:
         self,
         model: nn.Module,
         *,
-        every: Every = 500,
-        on_finding: OnFinding = "ignore",
-        keep: Keep = "none",
+        every: Every = _EVERY,
+        on_finding: OnFinding = _ON_FINDING,
+        keep: Keep = _KEEP,
         writers: Sequence[Writer] = (),
         seed: int = 0,
         amp: Amp | None = None,
         rules: Rules = EVERY,
     ) -> None:
-        check_schedule(every, on_finding, keep)
+        check_schedule(every=every, on_finding=on_finding, keep=keep)
         model = model.module if isinstance(model, DistributedDataParallel) else model
         check_model(model)
         self._model, self._every, self._on_finding, self._keep = model, every, on_finding, keep
@@ -206,8 +209,8 @@ def sickness(step: int, report: Report) -> errors.SickTraining:
     )
 
 
-def check_schedule(every: object, on_finding: object, keep: object) -> None:
-    """Refuse what no run can be watched by.
+def check_schedule(*, every: object = _EVERY, on_finding: object = _ON_FINDING, keep: object = _KEEP, **others: object) -> None:
+    """Refuse what no run can be watched by; the other options of `Monitor` are not looked at.
 
     Raises:
         errors.UsageError: that is it.
@@ -220,4 +223,4 @@ def check_schedule(every: object, on_finding: object, keep: object) -> None:
 
 
 def _gravity(report: Report) -> tuple[int, float]:
-    return {"healthy": 0, "warnings": 1, "sick": 2}[report.verdict], report.severity
+    return VERDICTS.index(report.verdict), report.severity

@@ -31,7 +31,7 @@ class GradflowCallback(_transformers.TrainerCallback):  # type: ignore[misc, nam
     """
 
     def __init__(self, *, loss: str | Callable[..., object] | None = None, **options: Any) -> None:
-        check_schedule(options.get("every", 500), options.get("on_finding", "ignore"), options.get("keep", "none"))
+        check_schedule(**options)
         self.monitor: Monitor | None = None
         self._loss, self._options = loss, options
         self._called: tuple[tuple[Any, ...], dict[str, Any]] | None = None

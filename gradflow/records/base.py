@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 
 Severity = Literal["error", "warning", "info"]
 Verdict = Literal["healthy", "warnings", "sick"]
+GRAVITY: Mapping[Severity, int] = {"info": 0, "warning": 1, "error": 2}
+VERDICTS: tuple[Verdict, ...] = ("healthy", "warnings", "sick")  # each graver than the one before
 Form = Literal["add", "concat"]
 Kind = Literal["identity", "scaled", "gated", "projection", "pooled", "norm", "dropout", "concat", "detached", "streams"]
 Status = Literal["measured", "frozen", "unreached"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradflow.codec import Document
-from gradflow.records.base import Kind, Location, Measured, Severity, Verdict
+from gradflow.records.base import VERDICTS, Kind, Location, Measured, Severity, Verdict
 from gradflow.records.report import Finding
 from gradflow.records.run import Environment, Target
 
@@ -130,5 +130,4 @@ class History(Document):
     @property
     def worst(self) -> Entry | None:
         """The first of the entries with the gravest verdict, and of these with the highest severity."""
-        rank = {"healthy": 0, "warnings": 1, "sick": 2}
-        return max(self.entries, key=lambda entry: (rank[entry.verdict], entry.severity), default=None)
+        return max(self.entries, key=lambda entry: (VERDICTS.index(entry.verdict), entry.severity), default=None)

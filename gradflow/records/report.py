@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from gradflow.codec import Document
-from gradflow.records.base import Location, Measured, Severity, Verdict
+from gradflow.records.base import GRAVITY, Location, Measured, Severity, Verdict
 from gradflow.records.highways import Highway
 from gradflow.records.layers import Layer
 from gradflow.records.run import Environment, Run, Target
@@ -82,6 +82,11 @@ class Finding(Measured):
     message: str
     fix: str
     location: Location | None
+
+
+def worst_first(finding: Finding) -> tuple[int, bool, float]:
+    """The key of the order in which a report has its findings: by severity, then a severed skip (the cause of others), then by decades beyond the limit."""
+    return -GRAVITY[finding.severity], finding.rule != "GF208", -finding.decades
 
 
 def verdict(findings: Iterable[Finding]) -> Verdict:

@@ -6,12 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
-from gradflow.records import Checks, Finding, Outcome, Report, Severity, Trouble, verdict
+from gradflow.records import GRAVITY, Checks, Finding, Outcome, Report, Trouble, verdict
 from gradflow.render import folding, names, summary
 from gradflow.render.numbers import number
 from gradflow.rules import RULES, severity
 
-RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 MANY = 3  # how many names a sentence lists
 visible = names.visible
 
@@ -51,12 +50,12 @@ def _ordered(findings: Sequence[Finding], report: Report | None) -> list[Finding
     first: dict[tuple[str, float], int] = {}
     for i, finding in enumerate(findings):
         first.setdefault((finding.rule, round(finding.decades, 2)), i)
-    return sorted(findings, key=lambda f: (RANK[f.severity], first[f.rule, round(f.decades, 2)], depths.get(f.where, len(depths))))
+    return sorted(findings, key=lambda f: (-GRAVITY[f.severity], first[f.rule, round(f.decades, 2)], depths.get(f.where, len(depths))))
 
 
 def fails(finding: Finding, checks: Checks) -> bool:
     """Whether the finding is at or above `fail_on`."""
-    return RANK[finding.severity] <= RANK[checks.fail_on]
+    return GRAVITY[finding.severity] >= GRAVITY[checks.fail_on]
 
 
 def title(code: str) -> str:

@@ -140,7 +140,7 @@ def _header(renderer: RendererBase, width: float, *, before: Report, after: Repo
     ]
     return header.Header(
         verdict=after.verdict, word=f"{before.verdict.upper()} → {after.verdict.upper()}", name=after.target.model_class, facts=severities,
-        lines=header.lines_of(paragraphs, renderer, width),
+        lines=header.lines_of(paragraphs, renderer, header.room(renderer, width)),
     )  # fmt: skip
 
 

@@ -54,13 +54,17 @@ def of_report(report: Report, renderer: RendererBase, width: float, theme: Theme
     found = f"{summary.plural(len(report.findings), 'finding')} · " if report.findings else ""
     return Header(
         verdict=report.verdict, word=report.verdict.upper(), name=report.target.model_class, facts=found + summary.verdict(report),
-        lines=lines_of(paragraphs, renderer, width),
+        lines=lines_of(paragraphs, renderer, room(renderer, width)),
     )  # fmt: skip
 
 
-def lines_of(paragraphs: Sequence[tuple[str, float, str, str, int]], renderer: RendererBase, width: float) -> list[Line]:
-    """Paragraphs (text, size, weight, colour, most lines) in lines that fit a page `width` points wide."""
-    pixels = (width - 2 * _MARGIN) * float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
+def room(renderer: RendererBase, width: float) -> float:
+    """The pixels that a line may take on a page `width` points wide."""
+    return (width - 2 * _MARGIN) * float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
+
+
+def lines_of(paragraphs: Sequence[tuple[str, float, str, str, int]], renderer: RendererBase, pixels: float) -> list[Line]:
+    """Paragraphs (text, size, weight, colour, most lines) in lines at most `pixels` wide."""
     return [
         Line(line, size, weight, color)
         for text, size, weight, color, most in paragraphs
@@ -78,8 +82,8 @@ def draw(fig: Figure, head: Header, renderer: RendererBase, theme: Theme) -> Non
     fig.text(1 - _MARGIN / width, y, facts, fontsize=11, color=ink, va="center_baseline", ha="right", parse_math=False)
     fig.text(_MARGIN / width, y, head.word, fontsize=15, fontweight="bold", color=ink, va="center_baseline", parse_math=False)
     after = _MARGIN + width_of(head.word, renderer, FontProperties(size=15, weight="bold")) / pixels + 14
-    room = (width - _MARGIN - after - 14) * pixels - width_of(facts, renderer, FontProperties(size=11))
-    (name,) = fill(short(head.name, 60), renderer, FontProperties(size=13), room, 1)
+    left = (width - _MARGIN - after - 14) * pixels - width_of(facts, renderer, FontProperties(size=11))
+    (name,) = fill(short(head.name, 60), renderer, FontProperties(size=13), left, 1)
     fig.text(after / width, y, name, fontsize=13, color=ink, va="center_baseline", parse_math=False)
     top = height - _BAR - _BEFORE
     for line in head.lines:

@@ -47,7 +47,7 @@ def draw_row(fig: Figure, axes: Axes, row: Sequence[tuple[Key, float]], left: fl
             axes, [key[0]], ["x"], loc="center left", bbox_to_anchor=((left + at) / width, y / height), bbox_transform=fig.transFigure, borderaxespad=0,
             borderpad=0, frameon=False, handlelength=_handle(key), handletextpad=_PAD, fontsize=SIZE, handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
         )  # fmt: skip
-        _say(box, [key], theme)
+        say(box, [key], theme)
         axes.add_artist(box)
 
 
@@ -59,7 +59,7 @@ def draw_box(axes: Axes, keys: Sequence[Key], renderer: RendererBase, theme: The
         axes, [handle for handle, _ in keys], ["x"] * len(keys), loc=_CORNERS[0], fontsize="x-small", frameon=True, facecolor=theme.paper,
         edgecolor=theme.faint, framealpha=0.8, handler_map={tuple: HandlerTuple(ndivide=None)},
     )  # fmt: skip
-    _say(box, keys, theme)
+    say(box, keys, theme)
     axes.add_artist(box)
     drawn, places = drawn_points(axes), []
     for corner in _CORNERS:
@@ -74,7 +74,8 @@ def _handle(key: Key) -> float:
     return _SCALE if isinstance(key[0], tuple) else _HANDLE
 
 
-def _say(box: Legend, keys: Sequence[Key], theme: Theme) -> None:
+def say(box: Legend, keys: Sequence[Key], theme: Theme) -> None:
+    """Sets the texts of a box that was made without them, so that no name is parsed or skipped for its underscore."""
     for text, (_, name) in zip(box.get_texts(), keys, strict=True):
         plain(text, theme)
         text.set_text(name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from gradflow.records import Kind, Severity, Verdict
 from gradflow.render.figure import ThemeName
@@ -41,13 +41,18 @@ class Theme:
     aligned: str
 
     @property
+    def is_dark(self) -> bool:
+        """Whether the paper is darker than the ink."""
+        return sum(to_rgb(self.paper)) < sum(to_rgb(self.ink))
+
+    @property
     def cosines(self) -> LinearSegmentedColormap:
         """The colour of a cosine from −1 to 1."""
         return LinearSegmentedColormap.from_list("cosines", [self.opposed, self.middle, self.aligned])
 
     def sequence(self, share: float) -> tuple[float, float, float, float]:
         """A colour of viridis for a share of the way from 0 to 1: at both ends it can be told from the paper."""
-        low, high = (0.25, 1.0) if self.paper < "#800000" else (0.0, 0.88)
+        low, high = (0.25, 1.0) if self.is_dark else (0.0, 0.88)
         red, green, blue, opaque = matplotlib.colormaps["viridis"](low + (high - low) * share)
         return red, green, blue, opaque
 

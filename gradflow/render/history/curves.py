@@ -16,7 +16,6 @@ from gradflow.render.figure.marks import DASHED, Key, at_one, decade_axis, dot, 
 from gradflow.render.figure.text import glyphs, power
 from gradflow.render.figure.theme import Theme
 from gradflow.render.history import grid
-from gradflow.render.history.heat import is_dark
 from gradflow.render.names import keep_end
 from gradflow.render.numbers import number
 
@@ -133,4 +132,4 @@ def _numbers(values: Curve) -> grid.Grid:
 
 def _shade(i: int, many: int, theme: Theme) -> str:
     share = i / max(many - 1, 1)
-    return to_hex(matplotlib.colormaps["viridis"](1 - 0.75 * share if is_dark(theme) else 0.85 * share))
+    return to_hex(matplotlib.colormaps["viridis"](1 - 0.75 * share if theme.is_dark else 0.85 * share))

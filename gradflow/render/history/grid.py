@@ -9,13 +9,11 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from gradflow.records import Entry, History
+from gradflow.records import GRAVITY, VERDICTS, Entry, History
 
 Grid = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.int8]
-WARNING, ERROR = 1, 2
-_LEVELS = {"info": 0, "warning": WARNING, "error": ERROR}
-_VERDICTS = {"healthy": 0, "warnings": WARNING, "sick": ERROR}
+WARNING, ERROR = GRAVITY["warning"], GRAVITY["error"]
 
 
 def decades(rows: Sequence[Sequence[float | None]]) -> Grid:
@@ -32,7 +30,7 @@ def marks(history: History) -> Marks:
         for noted in entry.findings:
             row = next((index[name] for name in _owners(noted.where) if name in index), None)
             if row is not None:
-                found[row, column] = max(int(found[row, column]), _LEVELS[noted.severity])
+                found[row, column] = max(int(found[row, column]), GRAVITY[noted.severity])
     return found
 
 
@@ -44,8 +42,8 @@ def _owners(where: str) -> Iterator[str]:
 
 
 def verdicts(entries: Sequence[Entry]) -> Marks:
-    """The verdict of each step as 0, `WARNING` or `ERROR`; [1, steps]."""
-    return np.array([[_VERDICTS[entry.verdict] for entry in entries]], dtype=np.int8)
+    """The verdict of each step by its place in `VERDICTS`; [1, steps]."""
+    return np.array([[VERDICTS.index(entry.verdict) for entry in entries]], dtype=np.int8)
 
 
 def folded(grid: Grid, rows: int, columns: int) -> Grid:

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gradflow.records import History, LayerTrack
+from gradflow.records import VERDICTS, History, LayerTrack
 from gradflow.render.figure.marks import Key
 from gradflow.render.figure.text import glyphs, power
 from gradflow.render.figure.theme import Theme
@@ -39,7 +39,7 @@ def draw(axes: Axes, strip: Axes, history: History, theme: Theme) -> ScalarMappa
     values = grid.folded(grid.decades([entry.gains for entry in history.entries]), ROWS, COLUMNS)
     finite = np.abs(values[np.isfinite(values)])
     reach = int(np.clip(np.ceil(finite.max(initial=0.0)), _LEAST, _MOST))
-    scale = ScalarMappable(Normalize(-reach, reach), LinearSegmentedColormap.from_list("gain", _COLORS[is_dark(theme)]))
+    scale = ScalarMappable(Normalize(-reach, reach), LinearSegmentedColormap.from_list("gain", _COLORS[theme.is_dark]))
     pixels = np.array(scale.to_rgba(np.nan_to_num(values, nan=0.0, neginf=0.0)))
     pixels[np.isneginf(values)] = (*to_rgb(theme.ink), 1.0)
     pixels[np.isnan(values)] = 0.0
@@ -48,16 +48,11 @@ def draw(axes: Axes, strip: Axes, history: History, theme: Theme) -> ScalarMappa
     axes.imshow(pixels, extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect="auto", interpolation="nearest", zorder=1)
     _marks(axes, history, theme)
     _rows(axes, history.layers)
-    colors = np.array([to_rgb(theme.verdict[v][0]) for v in ("healthy", "warnings", "sick")])
+    colors = np.array([to_rgb(theme.verdict[v][0]) for v in VERDICTS])
     strip.imshow(colors[grid.gravest(grid.verdicts(history.entries), 1, COLUMNS)], extent=(-0.5, width - 0.5, 0, 1), aspect="auto", interpolation="nearest")
     strip.axis("off")
     strip.text(1.021, 0.5, "verdict", transform=strip.transAxes, fontsize=7.5, color=theme.ink, va="center")
     return scale
-
-
-def is_dark(theme: Theme) -> bool:
-    """Whether the paper is darker than the ink."""
-    return sum(to_rgb(theme.paper)) < sum(to_rgb(theme.ink))
 
 
 def _marks(axes: Axes, history: History, theme: Theme) -> None:

@@ -16,8 +16,10 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from gradflow.records import Entry, History
 from gradflow.render import summary
 from gradflow.render.figure import ThemeName, canvas
+from gradflow.render.figure.header import Line, lines_of
+from gradflow.render.figure.keys import say
 from gradflow.render.figure.marks import Key
-from gradflow.render.figure.text import fill, short, width_of
+from gradflow.render.figure.text import short, width_of
 from gradflow.render.figure.theme import THEMES, Theme, applied, dress
 from gradflow.render.history import curves, grid, heat, words
 
@@ -25,7 +27,6 @@ WIDTH = 9.0  # inches
 _LEFT, _RIGHT = 1.52, 1.5  # inches beside the panels, for names and keys
 _TITLE, _GAP, _STRIP, _FOOT = 0.28, 0.14, 0.1, 0.45
 _BADGE, _LEADING = 38, 5.0  # points: the verdict's own line, and what a line takes beside its type
-Line = tuple[str, float, str, str]  # text, size, weight, colour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def figure(history: History, *, dark: bool = False, dpi: int = 150) -> Figure:
 def _figure(history: History, theme: Theme, dpi: int) -> Figure:
     fig = Figure(figsize=(WIDTH, 10), dpi=dpi)
     lines = _lines(history, canvas.renderer(fig), 0.976 * fig.bbox.width, theme)
-    head = (_BADGE + sum(size + _LEADING for _, size, _, _ in lines)) / 72 + 0.06
+    head = (_BADGE + sum(line.size + _LEADING for line in lines)) / 72 + 0.06
     panels = _panels(history, theme)
     middle = heat.height_of(len(history.layers))
     height = head + 2 * _TITLE + _STRIP + middle + sum(p.height + _TITLE + _GAP for p in panels) + _FOOT
@@ -143,15 +144,14 @@ def _steps(axes: Axes, entries: Sequence[Entry], theme: Theme, shown: bool) -> N
 def _key(
     axes: Axes, keys: Sequence[Key], theme: Theme, loc: Literal["upper left", "lower left"] = "upper left", at: tuple[float, float] = (1.015, 1.04)
 ) -> None:
-    """A key to the right of the panel. Its texts are set afterwards, so that no name is parsed or skipped for its underscore."""
+    """A key to the right of the panel."""
     if not keys:
         return
     box = axes.legend(
         [handle for handle, _ in keys], ["x"] * len(keys), loc=loc, bbox_to_anchor=at, borderaxespad=0, frameon=False, handlelength=1.1,
         handletextpad=0.5, labelspacing=0.3, fontsize=7.5,
     )  # fmt: skip
-    for text, (_, name) in zip(box.get_texts(), keys, strict=True):
-        text.set(text=name, parse_math=False, color=theme.ink)
+    say(box, keys, theme)
 
 
 def _lines(history: History, renderer: RendererBase, width: float, theme: Theme) -> list[Line]:
@@ -162,11 +162,7 @@ def _lines(history: History, renderer: RendererBase, width: float, theme: Theme)
         *([(f"Next: {following}", 9.5, "normal", theme.ink, 2)] if following else []),
         (words.facts(history), 8.5, "normal", theme.grey, 2),
     ]
-    return [
-        (line, size, weight, color)
-        for text, size, weight, color, most in paragraphs
-        for line in fill(text, renderer, FontProperties(size=size, weight=weight), width, most)
-    ]
+    return lines_of(paragraphs, renderer, width)
 
 
 def _header(fig: Figure, history: History, lines: Sequence[Line], theme: Theme) -> None:
@@ -187,6 +183,7 @@ def _header(fig: Figure, history: History, lines: Sequence[Line], theme: Theme) 
     title = f"{short(history.target.model_class, 32)}    {words.title(history)}"
     fig.text(right, y, title, fontsize=12, fontweight="bold", color=theme.ink, va="center", parse_math=False)
     y -= (_BADGE - 20) * point
-    for line, size, weight, color in lines:
-        fig.text(0.012, y - size / 2 * point, line, fontsize=size, fontweight=weight, color=color, va="center", parse_math=False)
-        y -= (size + _LEADING) * point
+    for line in lines:
+        at = y - line.size / 2 * point
+        fig.text(0.012, at, line.text, fontsize=line.size, fontweight=line.weight, color=line.color, va="center", parse_math=False)
+        y -= (line.size + _LEADING) * point
