@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from gradflow import errors, records
 from gradflow.guard import written
 from gradflow.observe import Settings
+from gradflow.ranks import check_whole
 from gradflow.rules import EVERY, Rules
 from gradflow.subject import Batch, Objective, check_inputs, check_loss, check_weights, choose_batch, choose_loss, given_batch, load
 from gradflow.subject.structure import class_name, dtype_name, replaced, tensors
@@ -186,11 +187,13 @@ def check_model(model: object) -> None:
         errors.NotAModel: it is no module (a class, a path, a function).
         errors.UninitializedModel: a lazy parameter has no shape yet.
         errors.MetaModel: a parameter has a shape and no numbers.
+        errors.ShardedModel: parameters are parts of one flat tensor.
         errors.NoParameters: nothing requires a gradient.
     """
     if not isinstance(model, nn.Module):
         found = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise errors.NotAModel(target="The model", found=found)
+    check_whole(model)
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise errors.UninitializedModel(name=name)

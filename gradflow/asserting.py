@@ -13,11 +13,10 @@ from gradflow.errors import UsageError
 from gradflow.ignoring import apply_comments
 from gradflow.profiling import profile
 from gradflow.records import Finding, Report, verdict
+from gradflow.render import summary
 from gradflow.render.columns import printed
 from gradflow.render.findings import lines
 from gradflow.render.names import clean
-from gradflow.render.numbers import number
-from gradflow.render.summary import plural
 from gradflow.render.tables import View
 from gradflow.rules import RULES, choose, severity
 
@@ -77,8 +76,8 @@ def assert_healthy(
 
 def _message(report: Report, failing: Sequence[Finding], silenced: int) -> str:
     """The verdict, each finding with its place, its fix and its line, and how many are not shown."""
-    head = f"the gradient flow of {clean(report.target.model_class)} is not healthy: {report.verdict}, severity {number(report.severity, 3)} decades"
+    head = f"the gradient flow of {clean(report.target.model_class)} is not healthy: {report.verdict}, {summary.verdict(report)}"
     left = len(report.findings) - len(failing)
-    more = [*([f"{plural(left, 'lesser finding')} not shown"] if left else []), *([f"{silenced} silenced by comments"] if silenced else [])]
+    more = [*([f"{summary.plural(left, 'lesser finding')} not shown"] if left else []), *([f"{silenced} silenced by comments"] if silenced else [])]
     shown = printed(lines(failing, View(width=_WIDTH, unfold=False, links=False)), _WIDTH, color=False)
     return f"{head}\n\n{shown.rstrip()}" + (f"\n({', '.join(more)})" if more else "")

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradflow import blocks, codec, errors
+from gradflow.numbers import number
 from gradflow.records import CHECKS_SCHEMA, GRAVITY, SCHEMA, Checks, Finding, Report, Severity, Silenced
 from gradflow.rules import EVERY, RULES, Rule
-from gradflow.stored import read_text, refused
+from gradflow.stored import read_text, refused, schema_of
 
 BASELINE_SCHEMA = "gradflow/baseline/v1"
 _MANY = 3  # how many places a note names
@@ -75,8 +76,7 @@ def read_baseline(path: Path) -> Baseline:
     """
     text = read_text(path, remedy="Write it with gradflow check --update-baseline.")
     try:
-        plain = json.loads(text)
-        schema = plain.get("schema") if isinstance(plain, dict) else None
+        schema = schema_of(text)
         if schema == SCHEMA:
             report = Report.from_json(text)
             return Baseline(targets={report.target.spec: _known(report.findings, report)})
@@ -100,7 +100,7 @@ def write_baseline(path: Path, checks: Checks, before: Baseline | None = None) -
     try:
         path.write_text(baseline_of(checks, before).to_json(), encoding="utf-8")
     except OSError as error:
-        raise errors.OutputFileError(file=str(path), reason=error.strerror or str(error)) from error
+        raise errors.OutputFileError(file=str(path), reason=errors.reason_of(error)) from error
 
 
 def baseline_of(checks: Checks, before: Baseline | None = None) -> Baseline:
@@ -154,7 +154,7 @@ def _gone(target: str, entries: Sequence[Entry]) -> str:
     times, left = Counter(entry.rule for entry in entries), _MANY
     rules = []
     for rule, count in times.items():
-        shown = [entry.where or "the model itself" for entry in entries if entry.rule == rule][:left]
+        shown = [blocks.called(entry.where) for entry in entries if entry.rule == rule][:left]
         left -= len(shown)
         at = f" at {', '.join([*shown, *(['…'] if len(shown) < count else [])])}" if shown else ""
         rules.append(f"{rule} ×{count}{at}" if count > 1 else f"{rule}{at}")
@@ -210,4 +210,4 @@ def _plain(target: str) -> str:
 
 
 def _extent(severity: str, decades: float) -> str:
-    return f"{severity}, {decades:.2g} decades beyond the limit" if decades else severity
+    return f"{severity}, {number(decades, 3)} decades beyond the limit" if decades else severity

@@ -1,4 +1,4 @@
-"""Names of repeated blocks: which numbers in them can be another's after blocks came or went. Pure text."""
+"""Names of modules: that of the model itself, and of repeated blocks which numbers can be another's after blocks came or went. Pure text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Iterable, Mapping
 _INDEX = re.compile(r"\d+(?![0-9A-Za-z_])")
 _TO = " … "  # a highway is named by its first skip and its last
 Token = str | int
+
+
+def called(name: str) -> str:
+    """The name as a sentence has it: that of the model itself is empty."""
+    return name or "(the model itself)"
 
 
 def tokens(name: str) -> tuple[Token, ...]:

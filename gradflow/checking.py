@@ -23,9 +23,9 @@ from gradflow.baseline import Baseline, apply_baseline, baseline_notes
 from gradflow.errors import GradflowError
 from gradflow.ignoring import Comments
 from gradflow.profiling import profile_target
-from gradflow.records import GRAVITY, VERDICTS, Checks, Finding, Location, Outcome, Report, Severity, Silenced, Trouble, verdict, worst_first
+from gradflow.records import GRAVITY, VERDICTS, Checks, Finding, Location, Outcome, Report, Severity, Silenced, Trouble, verdict
 from gradflow.render.check import words
-from gradflow.rules import Rules, severity
+from gradflow.rules import Rules, severity, worst_first
 from gradflow.telling import Tell, nobody
 
 
@@ -186,7 +186,7 @@ def _united(runs: Sequence[Sequence[tuple[Finding, Item]]]) -> tuple[Item, ...]:
     return tuple(item for _, item in sorted((min(same, key=_order) for same in kinds.values()), key=_order))
 
 
-def _order(pair: tuple[Finding, object]) -> tuple[int, bool, float]:
+def _order(pair: tuple[Finding, object]) -> tuple[int, bool, bool, float]:
     return worst_first(pair[0])
 
 

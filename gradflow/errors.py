@@ -28,6 +28,11 @@ class GradflowError(Exception):
         self.detail = detail
 
 
+def reason_of(error: OSError) -> str:
+    """What the system says of a file that cannot be read or written, as a part of a sentence: "no such file or directory"."""
+    return (error.strerror or "").lower() or str(error)
+
+
 class UsageError(GradflowError):
     """An option has a value that it cannot have."""
 
@@ -142,6 +147,25 @@ class MetaModel(TargetError):
         super().__init__(
             f"Parameter {name!r} is on the meta device: it has a shape and no numbers.",
             "Build the model on a real device, or fill it there: model.to_empty(device='cpu') and load_state_dict.",
+        )
+
+
+class ShardedModel(TargetError):
+    def __init__(self, *, name: str) -> None:
+        super().__init__(
+            f"{name or 'The model'} is held by FullyShardedDataParallel, which makes its parameters parts of one flat tensor: they cannot be profiled.",
+            "Profile the module before it is wrapped, or shard it with torch.distributed.fsdp.fully_shard, which can be profiled as it is.",
+        )
+
+
+class RanksMissing(TargetError):
+    """A model that needs several processes is profiled by some of them."""
+
+    def __init__(self, *, ranks: int, seconds: float) -> None:
+        super().__init__(
+            f"The model runs on {ranks} processes together (its parameters are sharded, or its batch norm is synchronised), and not all of them came to"
+            f" profile it within {seconds:g} s of each other.",
+            "Call gradflow at the same step on each of them, or profile the model before it is distributed.",
         )
 
 

@@ -1,6 +1,6 @@
 """Profiling leaves no trace: everything that a forward, a loss or a backward could change is put back, also after an exception or Ctrl-C.
 
-Each thing is put back by a callback of its own, so that one that cannot be restored does not keep the others from it. Parameters are copied only when
+Each thing is put back by a step of its own, so that one that cannot be restored does not keep the others from it. Parameters are copied only when
 something is about to write into one; a copy of all of them would double the memory of a large model.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradflow import ranks
 from gradflow.errors import FixedMode
 from gradflow.scripted import opaque, run_in_python
 
@@ -60,23 +61,46 @@ class ParameterKeeper:
                 _put_back(parameter, data, self._copies.get(i))
 
 
+class _Undo:
+    """Steps that put back one thing each, the last first, whatever becomes of the others. An ExitStack's callbacks would take five times as long, and
+    a model has thousands of containers."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+
+    def add(self, step: Callable[..., object], *args: Any) -> None:
+        self._steps.append((step, args))
+
+    def run(self) -> None:
+        """The first step that fails is raised when all have been tried."""
+        failures = []
+        for step, args in reversed(self._steps):
+            try:
+                step(*args)
+            except BaseException as error:  # Ctrl-C as well: the rest is put back first
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+
 @contextmanager
 def undisturbed(*modules: nn.Module) -> Iterator[ParameterKeeper]:
     """Put back the modules' buffers, gradients, modes, attributes and hooks, all random states and torch's global flags when the block ends."""
     with ExitStack() as stack:
-        keeper = ParameterKeeper(modules)
-        stack.callback(keeper.restore)
-        _keep_random_states(stack)
         stack.enter_context(_global_flags())
+        keeper, undo = ParameterKeeper(modules), _Undo()
+        stack.callback(undo.run)
+        undo.add(keeper.restore)
+        _keep_random_states(undo)
         for module in dict.fromkeys(m for root in modules for m in root.modules()):
-            _keep_attributes(stack, module)
-        _keep_scripts(stack, list(dict.fromkeys(script for root in modules for script in _scripts(root))))
+            _keep_attributes(undo, module)
+        _keep_scripts(undo, list(dict.fromkeys(script for root in modules for script in _scripts(root))))
         for buffer in dict.fromkeys(b for root in modules for b in root.buffers()):
-            stack.callback(_put_back, buffer, buffer.detach(), buffer.detach().clone())
-            stack.callback(_put_back_flag, buffer, buffer.requires_grad)
+            undo.add(_put_back, buffer, buffer.detach(), buffer.detach().clone())
+            undo.add(_put_back_flag, buffer, buffer.requires_grad)
         for parameter in dict.fromkeys(p for root in modules for p in root.parameters()):
-            stack.callback(_put_back_flag, parameter, parameter.requires_grad)
-            _set_gradient_aside(stack, parameter)
+            undo.add(_put_back_flag, parameter, parameter.requires_grad)
+            _set_gradient_aside(undo, parameter)
         yield keeper
 
 
@@ -105,34 +129,34 @@ def plain_checkpoints() -> Iterator[None]:
 
 
 def written(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module behind torch.compile, and notes that say what was compiled, and what of TorchScript cannot be run in Python."""
+    """The module behind torch's wrappers, and notes that say what was compiled or distributed, and what of TorchScript cannot be run in Python."""
     parts = ", ".join(dict.fromkeys(name for module, m in model.named_modules() for name in _compiled(module, m)))
     compiled = (f"compiled by torch.compile and run eagerly here: {parts}",) if parts else ()
     unseen = (
         f"{name or 'the model'} runs as TorchScript ({reason}): calls of modules, source lines and cut gradients inside it are not seen"
         for name, reason in opaque(model).items()
     )
-    return _behind(model), (*compiled, *unseen)
+    return ranks.behind(model), (*compiled, *ranks.notes(model), *unseen)
 
 
 @contextmanager
 def as_written(model: nn.Module) -> Iterator[None]:
-    """Compiled submodules stand under their own names: their wrappers are taken out, and put back when the block ends."""
+    """Submodules that are compiled, distributed or checkpointed stand under their own names: wrappers are taken out, and put back when the block ends."""
     with ExitStack() as stack:
         for module in list(model.modules()):
             for name, child in list(module._modules.items()):
-                if child is not None and _behind(child) is not child and _behind(module) is module:
-                    module._modules[name] = _behind(child)
+                if child is not None and ranks.behind(child) is not child and ranks.behind(module) is module:
+                    module._modules[name] = ranks.behind(child)
                     stack.callback(module._modules.__setitem__, name, child)
         yield
 
 
 def names_as_written(run: Callable[Concatenate[_Subject, _More], _Result]) -> Callable[Concatenate[_Subject, _More], _Result]:
-    """`run`, with its subject's model under the names of `as_written`."""
+    """`run`, with its subject's model under the names of `as_written` and with all of its parameters."""
 
     @wraps(run)
     def renamed(subject: _Subject, /, *args: _More.args, **kwargs: _More.kwargs) -> _Result:
-        with as_written(subject.model):
+        with as_written(subject.model), ranks.gathered(subject.model):
             return run(subject, *args, **kwargs)
 
     return renamed
@@ -151,10 +175,6 @@ def evaluate(model: nn.Module) -> None:
 
 
 _unoptimized: Callable[[bool], AbstractContextManager[None]] = torch.jit.optimized_execution  # type: ignore[attr-defined]
-
-
-def _behind(module: nn.Module) -> nn.Module:
-    return module._modules["_orig_mod"] or module if "_orig_mod" in module._modules else module
 
 
 def _compiled(name: str, module: nn.Module) -> Iterator[str]:
@@ -188,12 +208,12 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _keep_random_states(stack: ExitStack) -> None:
-    stack.callback(random.setstate, random.getstate())
-    stack.callback(np.random.set_state, np.random.get_state())
-    stack.callback(torch.random.set_rng_state, torch.random.get_rng_state())
+def _keep_random_states(undo: _Undo) -> None:
+    undo.add(random.setstate, random.getstate())
+    undo.add(np.random.set_state, np.random.get_state())
+    undo.add(torch.random.set_rng_state, torch.random.get_rng_state())
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        stack.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+        undo.add(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
 
 
 @contextmanager
@@ -216,7 +236,10 @@ def _global_flags() -> Iterator[None]:
             torch.set_float32_matmul_precision(precision)
 
 
-def _keep_attributes(stack: ExitStack, module: nn.Module) -> None:
+_NOTHING: dict[Any, Any] = {}  # most of a module's containers are hooks that nobody has set
+
+
+def _keep_attributes(undo: _Undo, module: nn.Module) -> None:
     """Attributes come back by reference, plain containers (buffers, hooks, submodules, lists) and tensors also by content."""
     kept = dict(module.__dict__)
 
@@ -225,25 +248,25 @@ def _keep_attributes(stack: ExitStack, module: nn.Module) -> None:
             del module.__dict__[name]
         module.__dict__.update(kept)
 
-    stack.callback(put_back)
+    undo.add(put_back)
     for value in kept.values():
         if isinstance(value, dict):
-            stack.callback(_refill_mapping, value, value.copy())
+            undo.add(_refill_mapping, value, value.copy() if value else _NOTHING)
         elif isinstance(value, list):
-            stack.callback(value.__setitem__, slice(None), value.copy())
+            undo.add(value.__setitem__, slice(None), value.copy())
         elif isinstance(value, set):
-            stack.callback(_refill_set, value, value.copy())
+            undo.add(_refill_set, value, value.copy())
         elif isinstance(value, Tensor):
-            stack.callback(_put_back, value, value.detach(), value.detach().clone())
+            undo.add(_put_back, value, value.detach(), value.detach().clone())
         elif isinstance(value, torch.Generator):
-            stack.callback(value.set_state, value.get_state())
+            undo.add(value.set_state, value.get_state())
 
 
 def _scripts(module: nn.Module) -> list[torch.jit.ScriptModule]:
     return [m for m in module.modules() if isinstance(m, torch.jit.ScriptModule)]
 
 
-def _keep_scripts(stack: ExitStack, scripts: Sequence[Any]) -> None:
+def _keep_scripts(undo: _Undo, scripts: Sequence[Any]) -> None:
     """A ScriptModule keeps its attributes in C++, and there is no list of them: those that its code assigns come back, and the mode.
 
     What TorchScript has optimised is forgotten before the run, because a plan that it has made is used whatever the flags say, and after it, so that
@@ -260,9 +283,9 @@ def _keep_scripts(stack: ExitStack, scripts: Sequence[Any]) -> None:
     for script in scripts:
         for name in assigned:
             if script._c.hasattr(name):
-                stack.callback(script._c.setattr, name, script._c.getattr(name))
+                undo.add(script._c.setattr, name, script._c.getattr(name))
     _forget_plans(compiled)
-    stack.callback(_forget_plans, compiled)
+    undo.add(_forget_plans, compiled)
     run_in_python(scripts)
 
 
@@ -299,13 +322,13 @@ def _put_back_flag(tensor: Tensor, requires_grad: bool) -> None:
         tensor.requires_grad_(requires_grad)
 
 
-def _set_gradient_aside(stack: ExitStack, parameter: nn.Parameter) -> None:
+def _set_gradient_aside(undo: _Undo, parameter: nn.Parameter) -> None:
     """`.grad` is set aside, and hooks that would act on an accumulated gradient (an optimizer stepping in backward) are muted."""
     hooks = parameter._post_accumulate_grad_hooks
     if hooks:
-        stack.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
+        undo.add(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
         parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
-    stack.callback(setattr, parameter, "grad", parameter.grad)
+    undo.add(setattr, parameter, "grad", parameter.grad)
     parameter.grad = None
 
 

@@ -19,6 +19,7 @@ from gradflow.causes import first_nonfinite, silencers
 from gradflow.diagram import Diagram
 from gradflow.guard import names_as_written
 from gradflow.meter import weigh
+from gradflow.numbers import number
 from gradflow.observe import Observation, Settings, leaves_fused_path, look, observe
 from gradflow.rules import EVERY, Rules, severity
 from gradflow.subject import Batch, Objective
@@ -181,8 +182,8 @@ def _report(subject: Subject, tell: Tell = nobody) -> records.Report:
     model, settings, course = subject.model, subject.settings, _Course()
     found: Tally | None = None
     weights = None
-    for number, (batch, objective, seeded) in enumerate(subject.runs(), 1):
-        told = _numbered(tell, number, subject.batches)
+    for run, (batch, objective, seeded) in enumerate(subject.runs(), 1):
+        told = _numbered(tell, run, subject.batches)
         observation = observe(model, batch, objective, seeded, subject.bystanders, told)
         began = time.perf_counter()
         weights = weights or weigh(dict(model.named_parameters()))
@@ -201,7 +202,8 @@ def _report(subject: Subject, tell: Tell = nobody) -> records.Report:
     layers, skips, highways = account(found, settings.seed, settings.probes)
     layers = _silenced(subject, layers, course)
     samples = tuple(account_sample(place) for place in found.samples)
-    findings = judge.judge(layers, skips, highways, subject.rules, fp16_scale=_fp16_scale(subject, course), samples=samples, nonfinite=course.nonfinite)
+    fp16_scale, loss = _fp16_scale(subject, course), _mean_loss(found)
+    findings = judge.judge(layers, skips, highways, subject.rules, fp16_scale=fp16_scale, samples=samples, loss=loss, nonfinite=course.nonfinite)
     course.analysis_s += time.perf_counter() - began
     return records.Report(
         gradflow_version=gradflow.__version__,
@@ -268,7 +270,7 @@ def _notes(subject: Subject, course: _Course, found: Tally, skips: Sequence[reco
         said.append(_UNTRACKED)
     worst = max((skip.ledger_error or 0.0 for skip in skips), default=0.0)
     if worst > max(_LEDGER[d] for d in (next(model.parameters()).dtype, *course.dtypes)) * (10 if settings.amp else 1):
-        said.append(f"a ledger does not close (error {worst:.2g}): a gradient hook of the model changes gradients on their way, and the highway ignores it")
+        said.append(f"a ledger does not close (error {number(worst, 3)}): a gradient hook of the model changes gradients on the way, which the highway ignores")
     missing = "what is measured along paths that pass there is missing (please report it, unless it is a custom function)"
     said += [f"gradflow could not replay {failure}; {missing}" for failure in found.failures]
     if leaves_fused_path(model, settings):
@@ -279,18 +281,23 @@ def _notes(subject: Subject, course: _Course, found: Tally, skips: Sequence[reco
     return tuple(said)
 
 
+def _mean_loss(found: Tally) -> float | None:
+    """Over the batches; None where it is not finite."""
+    mean = sum(found.losses) / len(found.losses)
+    return mean if math.isfinite(mean) else None
+
+
 def _run(subject: Subject, course: _Course, found: Tally, samples: tuple[records.SampleShare, ...], notes: tuple[str, ...]) -> records.Run:
     objective = subject.objective
-    value = sum(found.losses) / len(found.losses)
-    finite = value - value == 0
+    value = _mean_loss(found)
     return records.Run(
         mode=mode_of(subject),
         inputs=subject.batch.records,
         loss=records.Loss(
             name=objective.name,
-            value=value if finite else None,
+            value=value,
             source=objective.source,
-            undefined={} if finite else {"value": f"it is {value}"},
+            undefined={} if value is not None else {"value": f"it is {sum(found.losses)}"},
         ),
         batches=subject.batches,
         forward_s=course.forward_s,

@@ -22,7 +22,7 @@ def read_text(file: Path, *, remedy: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise errors.RecordFileError(file=str(file), reason=error.strerror or str(error), remedy=remedy) from error
+        raise errors.RecordFileError(file=str(file), reason=errors.reason_of(error), remedy=remedy) from error
     except UnicodeDecodeError as error:
         raise errors.RecordFileError(file=str(file), reason="it is no text", remedy=remedy) from error
 
@@ -39,6 +39,15 @@ def read_report(file: Path) -> Report:
         return Report.from_json(text)
     except (ValueError, RecursionError) as error:
         raise refused(file, text, error, remedy=remedy) from error
+
+
+def schema_of(text: str) -> object:
+    """What a record's text says that it is; None where it says nothing of it.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON.
+    """
+    return _field(text, "schema")
 
 
 def refused(file: Path, text: str, error: Exception, *, remedy: str) -> errors.RecordFileError:
@@ -66,8 +75,12 @@ def _this_version() -> str | None:
 
 def _version(text: str) -> str | None:
     try:
-        plain = json.loads(text)
+        version = _field(text, "gradflow_version")
     except (ValueError, RecursionError):
         return None
-    version = plain.get("gradflow_version") if isinstance(plain, dict) else None
     return version if isinstance(version, str) else None
+
+
+def _field(text: str, name: str) -> object:
+    plain = json.loads(text)
+    return plain.get(name) if isinstance(plain, dict) else None

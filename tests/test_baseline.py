@@ -124,7 +124,7 @@ def test_many_that_are_gone():
     """One note for the target: every rule with how many, and three places in all."""
     known = baseline(*(finding(f"blocks.{i}") for i in range(8)), finding("head", rule="GF104"), finding("", rule="GF107"))
     (note,) = baseline_notes(TARGET, [finding("blocks.1")], known, report())
-    told = "GF104 at head; GF107 at the model itself; GF201 ×7 at blocks.0, …"
+    told = "GF104 at head; GF107 at (the model itself); GF201 ×7 at blocks.0, …"
     assert note == f"9 findings of the baseline are gone from model.py: {told}. Update it with --update-baseline"
     alone = baseline(*(finding(f"blocks.{i}") for i in range(8)), finding("fc", rule="GF202"))
     assert baseline_notes(TARGET, [], alone, report())[0].endswith(": GF201 ×8 at blocks.0, blocks.1, blocks.2, …; GF202. Update it with --update-baseline")
@@ -194,7 +194,7 @@ def test_a_baseline_updated(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "No such file"), ("{", "it is not JSON: Expecting"), ("[" * 100_000, "recursion"), ("[]", "Baseline: expected an object"),
+        (None, "no such file"), ("{", "it is not JSON: Expecting"), ("[" * 100_000, "recursion"), ("[]", "Baseline: expected an object"),
         ('{"schema": "other/v1", "targets": {}}', "schema is 'other/v1'"),
         (f'{{"schema": "{BASELINE_SCHEMA}", "targets": {{"m": {{"blocks": {{}}}}}}}}', "missing key 'findings'"),
     ],

@@ -83,6 +83,14 @@ def test_twenty_targets_with_one_that_does_not_load_and_one_that_raises(run, mod
     assert len({o.target for o in checks.outcomes}) == 20
 
 
+def test_quiet(run, models):
+    """Only the lines of progress are gone: what is asked for, the notes and the exit code are the same."""
+    command = ("check", "models.py", "models.py:warned", "missing.py", "--format", "github")
+    told, quiet = run(*command), run(*command, "--quiet")
+    assert quiet[:2] == told[:2]
+    assert [line for line in told[2].splitlines() if not re.match(r"\[\d/3\] ", line)] == quiet[2].splitlines() == ["3 targets: 2 passed, 1 broken; exit 2"]
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

@@ -5,11 +5,11 @@ import math
 import subprocess
 import sys
 import warnings
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -94,7 +94,7 @@ def fitted(tmp_path):
     def fit(callbacks, manual=False, prepare=None):
         module = Module(manual)
         if prepare is not None:
-            prepare(module.net)
+            prepare(module)
         torch.manual_seed(1)
         rows = [torch.cat(parts) for parts in zip(*(batch(seed) for seed in range(6)), strict=True)]
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -156,13 +156,40 @@ def test_lightning_by_hand_is_refused(fitted):
         fitted([GradflowCallback()], manual=True)
 
 
+def test_lightning_by_hand_observes_itself(fitted):
+    """What that error says to do: a `Monitor` in the training_step; parameters and what was logged are those of the plain fit."""
+
+    def train(every):
+        monitors = []
+
+        def prepare(module):
+            monitors.append(gradflow.Monitor(module.net, every=every))
+
+            def step(batch, batch_idx):
+                x, y = batch
+                monitors[0].observe(x, y, module.criterion, step=batch_idx)
+                loss = module.criterion(module(x), y)
+                module.optimizers().zero_grad()
+                module.manual_backward(loss)
+                module.optimizers().step()
+                module.log("loss", loss, on_step=True)
+
+            module.training_step = step
+
+        return fitted([], manual=True, prepare=prepare), monitors[0]
+
+    (plain, _), (watched, monitor) = train(lambda step: False), train(2)
+    assert same(plain.state_dict(), watched.state_dict()) and plain.seen == watched.seen
+    assert [entry.step for entry in monitor.history.entries] == [0, 2, 4] and len(monitor.history.skips) == 2
+
+
 def test_lightning_stops_where_it_turns_sick(fitted):
     """on_finding="raise" goes through the Trainer, and names the step."""
     from gradflow.monitoring.lightning import GradflowCallback
 
     callback = GradflowCallback(every=1, on_finding="raise", keep="last")
     with pytest.raises(errors.SickTraining, match="step 0: GF103") as stop:
-        fitted([callback], prepare=lambda net: nn.init.constant_(net[0].bias, math.nan))
+        fitted([callback], prepare=lambda module: nn.init.constant_(module.net[0].bias, math.nan))
     assert stop.value.step == 0 and stop.value.report is callback.monitor.reports[0]
 
 
@@ -204,6 +231,32 @@ def test_the_trainer_trains_as_without_the_callback(trained, accumulated):
     assert len(history.skips) == 4
     of_a_step = math.log(31) * 7 / 8  # the Trainer divides by all labels of a step, of which the first of a row is predicted by none
     assert history.entries[0].loss == pytest.approx(of_a_step / accumulated, rel=0.05)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_trainer_writes_from_the_first_process_alone(first):
+    """Every process profiles its own batch, and one of them tells the writers."""
+    callback_module = pytest.importorskip("transformers.trainer_callback")
+    from gradflow.monitoring.trainer import GradflowCallback
+
+    told = []
+
+    class Ears:
+        def write(self, step, report):
+            told.append(step)
+
+        def close(self, history):
+            told.append("end")
+
+    callback, model = GradflowCallback(every=1, loss="probe", writers=[Ears()]), net()
+    state = callback_module.TrainerState(is_world_process_zero=first)
+    callback.on_train_begin(None, state, None, model=model)
+    callback.on_step_begin(None, state, None, model=model)
+    model(batch()[0])
+    callback.on_pre_optimizer_step(None, state, None)
+    callback.on_train_end(None, state, None)
+    assert len(callback.monitor.history.entries) == 1
+    assert told == ([0, "end"] if first else [])
 
 
 class Board:
@@ -251,43 +304,26 @@ def test_tensorboard_itself_reads_it(tmp_path):
     assert [event.value for event in events.Scalars("gradflow/log10_gain_least")] == pytest.approx(lowest, rel=1e-5)
 
 
-class Run:
-    """A wandb run's methods that are used."""
-
-    def __init__(self):
-        self.logged, self.metrics = [], {}
-
-    def define_metric(self, name, step_metric=None, *, hidden=None):
-        self.metrics[name] = step_metric
-
-    def log(self, data, step=None, commit=None):
-        self.logged.append(data)
-
-
-def test_a_run_of_wandb_is_told(monkeypatch):
-    """Values, histograms and the heat map against an axis of their own, so that the run's step is left alone."""
-    double = ModuleType("wandb")
-    double.Histogram = lambda sequence: ("histogram", list(sequence))
-    double.Image = lambda pixels: ("image", pixels.shape)
-    monkeypatch.setitem(sys.modules, "wandb", double)
-    run = Run()
-    observed(WandB(run))
-    assert run.metrics == {"gradflow/step": None, "gradflow/*": "gradflow/step"}
-    assert [row["gradflow/step"] for row in run.logged] == [0, 2, 2]
-    assert set(run.logged[0]) >= SCALARS and run.logged[0]["gradflow/log10_update_ratio"][0] == "histogram"
-    assert run.logged[-1]["gradflow/heat_map"][0] == "image"
-
-
-def test_wandb_itself_takes_it(tmp_path):
-    """An offline run keeps the last values."""
+def test_wandb_itself_takes_it(tmp_path, monkeypatch):
+    """An offline run keeps the last values against an axis of their own, the histograms, and the heat map as a file; the run stays open."""
     wandb = pytest.importorskip("wandb")
     if not hasattr(wandb, "init"):
         pytest.skip("wandb is a folder and no package")
-    with wandb.init(mode="offline", dir=tmp_path, project="gradflow", settings=wandb.Settings(silent=True)) as run:
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, save_code=False)
+    with wandb.init(mode="offline", dir=tmp_path, project="gradflow", settings=quiet) as run:
         monitor = observed(WandB(run))
-        assert run.summary["gradflow/step"] == 2
-        lowest = min(math.log10(gain) for gain in monitor.history.entries[-1].gains)
-        assert run.summary["gradflow/log10_gain_least"] == pytest.approx(lowest)
+        summary, steps = dict(run.summary), run.step
+        run.log({"the loop's own": 1})
+    entry = monitor.history.entries[-1]
+    values = {name: summary[name] for name in SCALARS}
+    assert summary["gradflow/step"] == 2 and steps == 3  # two sampled steps and the heat map
+    assert values["gradflow/severity"] == pytest.approx(entry.severity)
+    assert values["gradflow/log10_gain_least"] == pytest.approx(min(math.log10(gain) for gain in entry.gains))
+    for name, row in (("gradflow/log10_gain", entry.gains), ("gradflow/log10_update_ratio", entry.update_ratios)):
+        assert summary[name]["_type"] == "histogram" and sum(summary[name]["values"]) == sum(value is not None for value in row)
+    (image,) = tmp_path.rglob("heat_map_*.png")
+    assert np.array_equal((255 * imread(image)[:, :, :3]).round().astype(np.uint8), picture(monitor.history))
 
 
 @pytest.mark.parametrize(("package", "code"), [

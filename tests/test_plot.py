@@ -93,7 +93,7 @@ def test_a_picture_on_standard_output(folder):
 
 
 WRONG = {
-    "no such file": (["gone.json", "--png", "x.png"], "Cannot read gone.json: No such file"),
+    "no such file": (["gone.json", "--png", "x.png"], "Cannot read gone.json: no such file"),
     "a folder to read": (["folder", "--png", "x.png"], "Cannot read folder: "),
     "not JSON": (["text.json", "--png", "x.png"], "Cannot read text.json: it is not JSON"),
     "no text": (["image.json", "--png", "x.png"], "Cannot read image.json: it is no text"),

@@ -14,21 +14,21 @@ STEPS, FEATURES, WIDTH, CLASSES = 200, 8, 16, 5
 class FromBothEnds(nn.Module):
     def __init__(self, forget_bias: float = 0.0) -> None:
         super().__init__()
-        self.there = nn.LSTMCell(FEATURES, WIDTH)
-        self.back = nn.LSTMCell(FEATURES, WIDTH)
+        self.first_to_last = nn.LSTMCell(FEATURES, WIDTH)
+        self.last_to_first = nn.LSTMCell(FEATURES, WIDTH)
         self.head = nn.Linear(2 * WIDTH, CLASSES)
-        for cell in (self.there, self.back):
+        for cell in (self.first_to_last, self.last_to_first):
             nn.init.constant_(cell.bias_ih[WIDTH : 2 * WIDTH], forget_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [batch, time, feature] -> [batch, time, class]."""
-        there = back = None
+        left = right = None
         forwards, backwards = [], []
         for t in range(x.shape[1]):
-            there = self.there(x[:, t], there)
-            back = self.back(x[:, -1 - t], back)
-            forwards.append(there[0])
-            backwards.append(back[0])
+            left = self.first_to_last(x[:, t], left)
+            right = self.last_to_first(x[:, -1 - t], right)
+            forwards.append(left[0])
+            backwards.append(right[0])
         return self.head(torch.cat([torch.stack(forwards, 1), torch.stack(backwards[::-1], 1)], 2))
 
 

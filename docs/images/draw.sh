@@ -25,4 +25,4 @@ done
 gradflow diff "$stored/half_skip_cnn.json" "$stored/residual_cnn.json" --png docs/images/mended.png > /dev/null || exit 1
 rm -r "$stored"
 python docs/examples/train_digits.py --save docs/images/digits.png > /dev/null || exit 1
-python docs/examples/train_digits.py --rate 2 --save docs/images/digits_dying.png > /dev/null || exit 1
+python docs/examples/train_digits.py --rate 2.5 --save docs/images/digits_dying.png > /dev/null || exit 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+from gradflow.causes.listening import Grads, Listener, listening
 from gradflow.causes.watch import Event, ForwardWatch, counted, state_of
 from gradflow.forward import Forward, Settings, tracked
 from gradflow.observe import Chart, chart, go_back
@@ -20,7 +21,6 @@ from gradflow.subject.structure import class_name
 from gradflow.tape import Tape, function_of
 
 LOSS = "loss"
-Grads = tuple[Tensor | None, ...]
 
 
 def first_nonfinite(model: nn.Module, batch: Batch, objective: Objective, settings: Settings, bystanders: Sequence[nn.Module] = ()) -> Nonfinite | None:
@@ -60,12 +60,8 @@ class _Made:
 def _on_the_way_back(model: nn.Module, forward: Forward, settings: Settings) -> Nonfinite | None:
     way = chart(model, forward, settings)
     found: list[_Made] = []
-    handles = [node.register_hook(_listener(fx_node, found)) for fx_node, node in _nodes(way)]
-    try:
+    with listening(_nodes(way), lambda node: _listener(node, found)):
         go_back(way)
-    finally:
-        for handle in handles:
-            handle.remove()
     if not found:
         return None
     first = found[0]
@@ -81,7 +77,7 @@ def _nodes(way: Chart) -> list[tuple[fx.Node, Any]]:
     return [*way.tape.operators.items(), *leaves]
 
 
-def _listener(node: fx.Node, found: list[_Made]) -> Callable[[Grads, Grads], None]:
+def _listener(node: fx.Node, found: list[_Made]) -> Listener:
     """Notes the first node that sends back what is not finite although what arrives is, or at which finite gradients add up to what is not."""
 
     def listen(sent: Grads, arrived: Grads) -> None:

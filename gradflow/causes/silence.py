@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from gradflow.accounts.layers import layer_rows
+from gradflow.causes.listening import Grads, Listener, listening
 from gradflow.forward import Forward, Settings, tracked
 from gradflow.observe import Sight, chart, go_back
 from gradflow.reduce import wide
@@ -17,7 +18,6 @@ from gradflow.subject import Batch, Objective
 from gradflow.subject.structure import class_name
 from gradflow.tape import Tape, consumers, standing
 
-Grads = tuple[Tensor | None, ...]
 Passing = Mapping[fx.Node, tuple[bool, Sequence[bool]]]  # whether anything but 0 arrived, and whether anything but 0 was sent along each edge
 
 
@@ -33,12 +33,8 @@ def silencers(
     def then(model: nn.Module, forward: Forward, settings: Settings, track: bool) -> dict[str, str]:
         way = chart(model, forward, settings)
         seen: dict[fx.Node, tuple[Tensor | None, list[Tensor | None]]] = {}
-        handles = [node.register_hook(_listener(fx_node, seen)) for fx_node, node in way.tape.operators.items()]
-        try:
+        with listening(way.tape.operators.items(), lambda node: _listener(node, seen)):
             go_back(way)
-        finally:
-            for handle in handles:
-                handle.remove()
         passing = {node: (_is_true(above), [_is_true(b) for b in below]) for node, (above, below) in seen.items()}
         calls = forward.recorder.module_calls
         rows = layer_rows(Sight(tape=way.tape, skips=(), highways=(), module_calls=calls, inputs_tracked=track), model)
@@ -54,7 +50,7 @@ def silencers(
     return tracked((model, *bystanders), batch, objective, settings, then)
 
 
-def _listener(node: fx.Node, seen: dict[fx.Node, tuple[Tensor | None, list[Tensor | None]]]) -> Callable[[Grads, Grads], None]:
+def _listener(node: fx.Node, seen: dict[fx.Node, tuple[Tensor | None, list[Tensor | None]]]) -> Listener:
     def listen(sent: Grads, arrived: Grads) -> None:
         seen[node] = (_any(arrived), [_any((grad,)) for grad in sent])
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,10 @@ import typer
 
 from gradflow import errors
 from gradflow.cli import plan
-from gradflow.cli.options import Amp, Arguments, BatchFile, Dtype, Inputs, LossName, Weights
+from gradflow.cli.options import Amp, Arguments, BatchFile, Dtype, Inputs, LossName, Quiet, Weights
 from gradflow.cli.output import FILE_WIDTH, check_writable, put, show, write
 from gradflow.configuration import Configuration, Settings, find, read
+from gradflow.telling import Tell, nobody
 
 if TYPE_CHECKING:
     from gradflow.baseline import Baseline
@@ -63,6 +65,7 @@ def check(
     update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write what is found to the baseline: it is known from now on.")] = False,
     repeat: Annotated[int | None, typer.Option(help="Run with this many seeds, and tell whether the verdicts agree.", min=1)] = None,
     config: Annotated[Path | None, typer.Option(help="The file with [tool.gradflow]; by default the nearest pyproject.toml upward.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Check many targets in one run, each as `gradflow profile` does, and say which fail. What is not given is taken from [tool.gradflow].
 
@@ -83,7 +86,9 @@ def check(
     least = fail_on.value if fail_on else configuration.fail_on or "error"
     with _inside(goals.folder):
         chosen = plan.targets(goals.entries)
-        checks = _checked(chosen, least, repeat or configuration.repeat or 1, known, kept if update_baseline else None)
+        checks = _checked(
+            chosen, least, repeat or configuration.repeat or 1, known, kept if update_baseline else None, nobody if quiet else partial(put, sys.stderr)
+        )
         _show(checks, outputs, [target.rules for target in chosen])
     raise typer.Exit(checks.exit_code)
 
@@ -132,13 +137,13 @@ def _known(file: Path | None, update: bool) -> Baseline | None:
     return None if file is None or (update and not file.exists()) else read_baseline(file)
 
 
-def _checked(targets: Sequence[Target], fail_on: Severity, repeat: int, known: Baseline | None, renewed: Path | None) -> Checks:
+def _checked(targets: Sequence[Target], fail_on: Severity, repeat: int, known: Baseline | None, renewed: Path | None, tell: Tell) -> Checks:
     """Run the check; `renewed` is the baseline to write, which then is the one that counts."""
     from gradflow import checking
     from gradflow.baseline import Baseline, baseline_of, write_baseline
 
     old = Baseline() if known is None or renewed is not None else known
-    checks = checking.check(targets, checking.Plan(fail_on=fail_on, repeat=repeat, baseline=old, tell=lambda text: put(sys.stderr, text)))
+    checks = checking.check(targets, checking.Plan(fail_on=fail_on, repeat=repeat, baseline=old, tell=tell))
     if renewed is None:
         return checks
     write_baseline(renewed, checks, known)

@@ -103,5 +103,5 @@ def write(file: Path, content: str | bytes) -> None:
     try:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
-        raise errors.OutputFileError(file=str(file), reason=error.strerror or str(error)) from error
+        raise errors.OutputFileError(file=str(file), reason=errors.reason_of(error)) from error
     typer.echo(f"wrote {file}", err=True)

@@ -11,10 +11,24 @@ import typer
 from gradflow.cli.output import write
 from gradflow.errors import UsageError
 from gradflow.records import Report
-from gradflow.render.figure import ENDINGS, PanelName, ThemeName
+from gradflow.render.figure import ENDINGS, PanelName, ThemeName, named
 
-Theme = Annotated[ThemeName, typer.Option("--theme", help="Colours of the picture.")]
-Panels = Annotated[list[PanelName] | None, typer.Option("--panel", help="Draw this panel alone, without the header; may be repeated.")]
+
+def _theme(word: str) -> ThemeName:
+    return named("--theme", word, ThemeName)
+
+
+def _panel(word: str) -> PanelName:
+    return named("--panel", word, PanelName)
+
+
+Theme = Annotated[ThemeName, typer.Option("--theme", parser=_theme, metavar=f"[{'|'.join(t.value for t in ThemeName)}]", help="Colours of the picture.")]
+Panels = Annotated[
+    list[PanelName] | None,
+    typer.Option(
+        "--panel", parser=_panel, metavar=f"[{'|'.join(p.value for p in PanelName)}]", help="Draw this panel alone, without the header; may be repeated."
+    ),
+]
 
 
 def ending_of(file: Path) -> str:

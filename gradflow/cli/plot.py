@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import unicodedata
@@ -17,7 +16,7 @@ from gradflow.cli.output import check_outputs, check_writable, write
 from gradflow.cli.picture import Panels, Theme, draw, ending_of
 from gradflow.records import CHECKS_SCHEMA, HISTORY_SCHEMA, SCHEMA, Checks, History, Outcome, Report
 from gradflow.render.figure import ENDINGS, ThemeName
-from gradflow.stored import read_text, refused
+from gradflow.stored import read_text, refused, schema_of
 
 _REMEDY = "Give what gradflow profile TARGET --json FILE, gradflow check --format json --output FILE or a Monitor's save() wrote."
 _READERS: dict[object, Callable[[str], Report | Checks | History]] = {
@@ -71,8 +70,7 @@ def _read(file: Path) -> Report | Checks | History:
     """
     text = read_text(file, remedy=_REMEDY)
     try:
-        plain = json.loads(text)
-        schema = plain.get("schema") if isinstance(plain, dict) else None
+        schema = schema_of(text)
         if schema in _READERS:
             return _READERS[schema](text)
     except (ValueError, RecursionError) as error:
@@ -90,7 +88,7 @@ def _check_file(png: Path, file: Path) -> None:
             raise errors.UsageError(option="--png", value=f"{png} (a folder)", expected=f"a file that ends in .png, .svg or .pdf: {file} holds one picture")
         check_outputs(png, None)
     except OSError as error:  # a folder on the way may not be searched
-        raise errors.OutputFileError(file=str(png), reason=_reason(error)) from error
+        raise errors.OutputFileError(file=str(png), reason=errors.reason_of(error)) from error
 
 
 def _placed(outcomes: Sequence[Outcome], folder: Path, file: Path) -> Iterator[tuple[Report, Path]]:
@@ -114,14 +112,10 @@ def _make(folder: Path, file: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             wrong = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
     except OSError as error:
-        wrong = "a file" if isinstance(error, FileExistsError) else _reason(error)
+        wrong = "a file" if isinstance(error, FileExistsError) else errors.reason_of(error)
     if wrong:
         expected = f"a folder that can be written, for a picture of each target: {file} holds a check"
         raise errors.UsageError(option="--png", value=f"{folder} ({wrong})", expected=expected)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _shown(outcome: Outcome) -> Report | None:

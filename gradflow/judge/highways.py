@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
+from gradflow.judge import loops, remedies
+from gradflow.numbers import number
 from gradflow.records import Finding, Highway, Location, Severity, Skip
 from gradflow.rules import Rule, Rules
 
@@ -40,17 +41,31 @@ def _highway(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Find
         if broken is None:
             continue
         severity, blame = _blame(highway, skips, rule, broken[0])
-        total = "" if highway.total_gain is None else f"; with the branches it is {highway.total_gain:.3g}"
         findings.append(
             Finding(
                 rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
-                decades=rule.decades(highway.gain) / _turns(highway) if severity != "info" else 0.0, location=_worst_location(highway, skips),
-                fix=rule.fix if not blame else f"{_SCALARS if _LAMBDA in blame else 'Move '}{', '.join(highway.trunk_ops)} off the trunk, into the branches.",
-                message=f"The skips alone {word} {highway.gain:.3g} of the gradient down this highway of {len(highway.skips)} "
-                f"({_describe(highway, skips)}){total}.{_eased(highway, broken[0], severity)}{blame or _if_identities(highway)}",
+                decades=rule.decades(highway.gain) / loops.turns(highway) if severity != "info" else 0.0, location=_worst_location(highway, skips),
+                fix=remedies.of_highway(rule, highway, skips) if not blame else _off_the_trunk(highway, blame),
+                message=_message(highway, skips, word, blame, eased=broken[0] == "error" and severity == "warning"),
             )
         )  # fmt: skip
     return findings
+
+
+def _message(highway: Highway, skips: Sequence[Skip], word: str, blame: str, *, eased: bool) -> str:
+    """What the skips alone carry, what really arrives, and what is to blame. `eased`: whether a highway beyond the limit of errors is a warning."""
+    if loops.turns(highway) > 1:
+        return loops.message(highway, skips, _describe(highway, skips)) + blame
+    total = "" if highway.total_gain is None else f"; with the branches it is {number(highway.total_gain)}"
+    made_up = " The branches make up for it." if eased and _made_up(highway) else ""
+    return (
+        f"The skips alone {word} {number(highway.gain)} of the gradient down this highway of {len(highway.skips)} "
+        f"({_describe(highway, skips)}){total}.{made_up}{blame or _if_identities(highway)}"
+    )
+
+
+def _off_the_trunk(highway: Highway, blame: str) -> str:
+    return f"{_SCALARS if _LAMBDA in blame else 'Move '}{', '.join(highway.trunk_ops)} off the trunk, into the branches."
 
 
 def _on_the_trunk(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Finding]:
@@ -84,22 +99,14 @@ def _if_identities(highway: Highway) -> str:
     if gain is None or identity is None or not identity > 0:
         return ""
     if gain == 0:
-        return f" With λ = 1 on each of its skips {highway.skips[0]} would receive {identity:.3g} through the highway."
+        return f" With λ = 1 on each of its skips {highway.skips[0]} would receive {number(identity)} through the highway."
     ratio, word = (identity / gain, "more") if identity > gain else (gain / identity, "less")
     trunk = ", the trunk as it is," if highway.trunk_ops else ""
     return (
-        f" With λ = 1 on each of its skips{trunk} {highway.skips[0]} would receive {ratio:.2g} times {word} through the highway." if ratio >= _TELLING else ""
+        f" With λ = 1 on each of its skips{trunk} {highway.skips[0]} would receive {number(ratio, 3)} times {word} through the highway."
+        if ratio >= _TELLING
+        else ""
     )
-
-
-def _turns(highway: Highway) -> int:
-    """How often the skips of a highway of loops are passed: what a cell forgets over a sequence counts as what it forgets in one step."""
-    return min(Counter(highway.skips).values())
-
-
-def _eased(highway: Highway, limit: Severity, severity: Severity) -> str:
-    """Why a highway beyond the limit of errors is a warning."""
-    return " The branches make up for it." if limit == "error" and severity == "warning" and _made_up(highway) else ""
 
 
 def _made_up(highway: Highway) -> bool:
@@ -117,7 +124,7 @@ def _blame(highway: Highway, skips: Sequence[Skip], rule: Rule, severity: Severi
     """A highway on which every defined λ is 1, or which λ = 1 would not mend, loses its gradient on the trunk. Where the trunk has weights or routes tokens
     (a class token joined late), that is the architecture and at most a warning, or a note where routing alone leaves nothing."""
     on = {*highway.skips}
-    if _turns(highway) > 1 or _made_up(highway):
+    if loops.turns(highway) > 1 or _made_up(highway):
         severity = "warning" if severity == "error" else severity  # cells in loops: forgetting over many steps is what their gates are for
     identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
     trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on and not _pads(s) for op in s.path_ops)}
@@ -140,7 +147,7 @@ def _describe(highway: Highway, skips: Sequence[Skip]) -> str:
     """The λ of its skips in runs, and what lies on the trunk."""
     by_id = {s.id: s for s in skips}
     lams = [by_id[i].lam for i in highway.skips]
-    runs = [(lam, len(list(group))) for lam, group in groupby("undefined" if lam is None else f"{lam:.4g}" for lam in lams)]
+    runs = [(lam, len(list(group))) for lam, group in groupby("undefined" if lam is None else f"{number(lam)}" for lam in lams)]
     text = ", ".join(f"λ = {lam} ×{n}" for lam, n in runs[:3]) + (", …" if len(runs) > 3 else "")
     return f"{text}; trunk: {', '.join(highway.trunk_ops)}" if highway.trunk_ops else text
 

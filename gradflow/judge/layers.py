@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradflow.bands import fluctuation
-from gradflow.records import Finding, Layer, Severity, Skip
+from gradflow.judge import remedies
+from gradflow.numbers import number
+from gradflow.records import GRAVITY, Finding, Layer, Severity, Skip
 from gradflow.rules import MOST_DECADES, Rule, Rules
 
 _LIVE = 0.3  # of the gradient at its join: a skip that passes on more is alive
@@ -30,8 +32,11 @@ def judge_layers(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -
     parameters = [p for layer in layers for p in layer.parameters]
     lost = sum(math.prod(p.shape) for p in parameters if p.status == "unreached" and NOT_CALLED not in p.undefined["grad_norm"])
     mostly = lost > sum(math.prod(p.shape) for p in parameters if p.status == "measured")  # most of what ran does not train: that is no forgotten head
+    found = [f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance, scales, skips, rules)]
+    for code, gets_past in past.items():
+        found = _worst_in_front(found, layers, gets_past, code)
     return [
-        *(f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance, scales, rules)),
+        *found,
         *_closed_trunk(layers, skips, rules),
         *_silent(layers, rules),
         *_nonfinite(layers, rules),
@@ -81,7 +86,7 @@ class _Allowance:
     first: bool
 
 
-def _layer(layer: Layer, allowed: _Allowance, scales: Mapping[str, float], rules: Rules) -> list[Finding]:
+def _layer(layer: Layer, allowed: _Allowance, scales: Mapping[str, float], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
     """Vanishing and exploding, with the gradient measured against what its branch's own small scale lets through."""
     if layer.gain is None:
         return []
@@ -92,43 +97,76 @@ def _layer(layer: Layer, allowed: _Allowance, scales: Mapping[str, float], rules
     for rule, allowance in ((rules["GF101"], allowed.band + allowed.branch), (rules["GF102"], allowed.band)):
         broken = rule.severity(layer.gain, allowance)
         if broken is None:
-            findings += _arrived(layer, allowed, rule)
+            findings += _arrived(layer, allowed, _fix(rule, layer, skips), rule)
             continue
         if rule.below and scale > 0:
             broken = rule.severity(layer.gain / scale, allowance)
         if broken is None:
-            findings.append(_closed(layer, f"{layer.gain:.3g} of the output's", rules))
+            findings.append(_closed(layer, f"{number(layer.gain)} of the output's", rules))
             continue
-        received = "receives a gradient of exactly 0" if layer.gain == 0 else _received(layer)
         aside, decades = rule.code in allowed.past, rule.decades(layer.gain, allowance)
-        told = f"the gradient {'vanishes' if rule.below else 'explodes'}{' here, and gets past by another way' if aside else ''}"
+        told = f"the gradient {_verb(rule)}{' here, and reaches the layers before it by another way' if aside else ''}"
         findings.append(
             Finding(
-                rule=rule.code, severity="warning" if aside else broken[0], where=layer.name, value=layer.gain, limit=broken[1], fix=rule.fix,
+                rule=rule.code, severity="warning" if aside else broken[0], where=layer.name, value=layer.gain, limit=broken[1], fix=_fix(rule, layer, skips),
                 decades=min(_ASIDE, decades) if aside else max(decades, rule.noted(layer.gain)) if allowed.first else decades, location=layer.location,
-                message=f"{layer.name} ({layer.type}) {received}: {told}.",
+                message=f"{layer.name} ({layer.type}) {_received(layer, rule)}: {told}.",
             )
         )  # fmt: skip
     return findings
 
 
-def _arrived(layer: Layer, allowed: _Allowance, rule: Rule) -> list[Finding]:
+def _worst_in_front(found: Sequence[Finding], layers: Sequence[Layer], past: Sequence[bool], code: str) -> list[Finding]:
+    """Of all layers that the gradient does not get past the one whose gain is farthest from 1 is told first, though another may lie farther beyond a limit that
+    its own band widens: it counts what the rule's worst finding counts, and says where the run of layers beyond the limit begins."""
+    at, alone = {layer.name: i for i, layer in enumerate(layers)}, {layer.name for layer, aside in zip(layers, past, strict=True) if not aside}
+    run = {at[f.where]: f for f in found if f.rule == code and f.severity != "info" and f.where in alone}
+    gravest = {i: f for i, f in run.items() if GRAVITY[f.severity] == max(GRAVITY[other.severity] for other in run.values())}
+    if not gravest:
+        return list(found)
+    worst = max(gravest, key=lambda i: _distance(layers[i].gain))
+    begins = worst
+    while begins + 1 < len(layers) and (begins + 1 in run or layers[begins + 1].gain is None):
+        begins += 1
+    begins = max(i for i in run if i <= begins)
+    since = f", beyond its limit from {layers[begins].name} ({layers[begins].type}) back to here" if begins > worst else ""
+    told = replace(gravest[worst], decades=max(f.decades for f in gravest.values()), message=f"{gravest[worst].message.removesuffix('.')}{since}.")
+    return [told, *(f for f in found if f is not gravest[worst])]
+
+
+def _distance(gain: float | None) -> float:
+    """How far a gain lies from 1, in decades."""
+    return math.inf if not gain else abs(math.log10(gain))
+
+
+def _fix(rule: Rule, layer: Layer, skips: Sequence[Skip]) -> str:
+    return rule.fix if rule.below else remedies.of_exploding(layer, skips)
+
+
+def _verb(rule: Rule) -> str:
+    return "vanishes" if rule.below else "explodes"
+
+
+def _arrived(layer: Layer, allowed: _Allowance, fix: str, rule: Rule) -> list[Finding]:
     """A note where the first layer is within the limits, and yet many small networks that do not train lose or gain as much. The band of fluctuation is not
     taken off: one whose gradient is lost by chance does not train either."""
     if layer.gain is None or not allowed.first or rule.code in allowed.past or layer.closed_by or not rule.noted(layer.gain):
         return []
-    size = f"{layer.gain:.3g} of" if rule.below else f"{layer.gain:.3g} times"
     return [
         Finding(
             rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=rule.note, decades=rule.noted(layer.gain), location=layer.location,
-            message=f"{layer.name} ({layer.type}), the first layer, receives {size} the output's gradient norm: no alarm, and it counts.",
-            fix=f"Nothing, where training starts well; else: {rule.fix[0].lower()}{rule.fix[1:]}",
+            message=f"{layer.name} ({layer.type}), the first layer, {_received(layer, rule)}. No alarm: networks that train may do so as well. "
+            "It counts in the severity, since many that do not train begin like this.",
+            fix=f"Nothing, where training starts well; else: {fix[0].lower()}{fix[1:]}",
         )
     ]  # fmt: skip
 
 
-def _received(layer: Layer) -> str:
-    return f"receives {layer.gain:.3g} of the output's gradient norm"
+def _received(layer: Layer, rule: Rule) -> str:
+    """What arrives at the layer; its gain must be defined."""
+    return (
+        "receives a gradient of exactly 0" if layer.gain == 0 else f"receives {number(layer.gain)} {'of' if rule.below else 'times'} the output's gradient norm"
+    )
 
 
 def _closed(layer: Layer, received: str, rules: Rules) -> Finding:

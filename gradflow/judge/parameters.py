@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+from gradflow.numbers import number, percent
 from gradflow.records import Finding, Layer, Parameter
 from gradflow.rules import Rules
 
@@ -39,7 +40,7 @@ def _underflow(layer: Layer, scale: float, rules: Rules) -> Finding | None:
     under = "" if scale == 1 else f" under a loss scale of {scale:g}"
     return Finding(
         rule=rule.code, severity=broken[0], where=layer.name, value=share, limit=broken[1], decades=rule.decades(share), fix=rule.fix, location=layer.location,
-        message=f"About {share:.0%} of the gradient at {layer.name} ({layer.type}) is too small for float16{under} and turns into 0.",
+        message=f"About {percent([share])} of the gradient at {layer.name} ({layer.type}) is too small for float16{under} and turns into 0.",
     )  # fmt: skip
 
 
@@ -66,7 +67,8 @@ def _apart(factor: float, parameter: Parameter, layer: Layer, word: str, rules: 
     return Finding(
         rule=rule.code, severity=broken[0], where=parameter.name, value=factor, limit=broken[1], decades=rule.decades(factor), fix=rule.fix,
         location=layer.location,
-        message=f"{parameter.name} moves {factor:.2g} times {word} than the model's matrices do at the median (‖∇W‖/‖W‖ = {parameter.update_ratio:.3g}).",
+        message=f"A step of gradient descent moves {parameter.name} {number(factor, 3)} times {word}, for its size, than the median matrix of the model "
+        f"(‖∇W‖/‖W‖ = {number(parameter.update_ratio)}).",
     )  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def _frozen(layers: Sequence[Layer], rules: Rules) -> list[Finding]:
         Finding(
             rule=rule.code, severity="warning" if between else "info", where=still[0][1].name, value=share, limit=None, decades=0.0, fix=rule.fix,
             location=first.location, undefined={"limit": "the rule has none"},
-            message=f"{len(still)} parameters, {share:.0%} of the model's numbers, are frozen, from {still[0][1].name} to {still[-1][1].name}"
+            message=f"{len(still)} parameters, {percent([share])} of the model's weights, are frozen, from {still[0][1].name} to {still[-1][1].name}"
             f"{', among others that train' if between else ''}.",
         )
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Findings on the signal itself: where infinities and zeros come from, dead units, one sample that carries the batch, fluctuation between batches."""
+"""Findings on the signal itself: where infinities and zeros come from, dead units, gradients that shatter, fluctuation between batches."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from gradflow.bands import fluctuation, is_weighted
 from gradflow.judge.layers import has_nonfinite_parameter, relieved
-from gradflow.records import Finding, Layer, Location, Nonfinite, SampleShare, Skip
+from gradflow.numbers import number, percent
+from gradflow.records import Finding, Layer, Location, Nonfinite, Skip
 from gradflow.rules import MOST_DECADES, Rules
 
-_FEWEST_SAMPLES = 4  # of fewer, one that carries most is chance
 _STRUCTURE = 1.0  # decades that a finding counts whose number is a share
 
 
-def judge_signal(layers: Sequence[Layer], skips: Sequence[Skip], samples: Sequence[SampleShare], rules: Rules) -> list[Finding]:
-    """Findings of GF109, GF112, GF301 and GF302, not yet in order."""
-    return [*_dead_units(layers, rules), *_one_sample(layers, samples, rules), *_shattered(layers, skips, rules), *_fluctuating(layers, rules)]
+def judge_signal(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
+    """Findings of GF109, GF301 and GF302, not yet in order."""
+    return [*_dead_units(layers, rules), *_shattered(layers, skips, rules), *_fluctuating(layers, rules)]
 
 
 def refined(found: Sequence[Finding], layers: Sequence[Layer], nonfinite: Nonfinite | None, rules: Rules) -> list[Finding]:
@@ -83,36 +83,10 @@ def _dead_units(layers: Sequence[Layer], rules: Rules) -> list[Finding]:
             Finding(
                 rule=rule.code, severity=broken[0], where=layer.name, value=layer.dead_units, limit=broken[1], decades=_STRUCTURE,
                 fix=rule.fix, location=layer.location,
-                message=f"{layer.dead_units:.1%} of the units of {layer.name} ({layer.type}) receive no gradient from any sample.",
+                message=f"{percent([layer.dead_units])} of the units of {layer.name} ({layer.type}) receive no gradient from any sample.",
             )
         )  # fmt: skip
     return found
-
-
-def _one_sample(layers: Sequence[Layer], samples: Sequence[SampleShare], rules: Rules) -> list[Finding]:
-    """At the place where it is plainest."""
-    rule = rules["GF112"]
-    shares = [(share.largest, share) for share in samples if share.largest is not None and share.samples >= _FEWEST_SAMPLES]
-    if not shares:
-        return []
-    largest, share = max(shares, key=lambda pair: pair[0])
-    broken = rule.severity(largest)
-    if broken is None:
-        return []
-    which = f"Sample {share.sample} of batch {share.batch}" if share.batch else f"Sample {share.sample}"
-    place = "at the output" if share.where == "output" else f"at {share.where}"
-    return [
-        Finding(
-            rule=rule.code, severity=broken[0], where=share.where, value=largest, limit=broken[1], decades=_STRUCTURE, fix=rule.fix,
-            location=_location(share.where, {layer.name: layer for layer in layers}),
-            message=f"{which} carries {_percent(largest)} of the gradient of {share.samples} samples {place} (counted from 0).",
-        )
-    ]  # fmt: skip
-
-
-def _percent(share: float) -> str:
-    """More than 99.99 % is no 100.00 %."""
-    return f"{share:.2%}" if share <= 0.9999 else "more than 99.99%"
 
 
 def _shattered(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
@@ -132,8 +106,8 @@ def _shattered(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -> 
         Finding(
             rule=rule.code, severity=broken[0] if broken else "info", where=bare[0].name, value=left, limit=broken[1] if broken else rule.note,
             decades=rule.noted(left), fix=rule.fix, location=bare[0].location,
-            message=f"No live skip leads around {depth} layers on the way to {bare[0].name} ({bare[0].type}). Were they wide ReLU layers, "
-            f"{left:.2g} of the correlation between two inputs' gradients would be left.",
+            message=f"{depth} layers down to {bare[0].name} ({bare[0].type}) have no skip around them that passes the gradient on. In so deep a stack of "
+            f"wide ReLU layers the gradients of two inputs have a correlation of {number(left, 3)} left: from one input to the next they are all but noise.",
         )
     ]  # fmt: skip
 
@@ -166,7 +140,7 @@ def _fluctuating(layers: Sequence[Layer], rules: Rules) -> list[Finding]:
         Finding(
             rule=rule.code, severity=severity, where=worst.name, value=worst.fluctuation, limit=limit, decades=min(MOST_DECADES, decades), fix=rule.fix,
             location=worst.location,
-            message=f"The gain of {worst.name} ({worst.type}) differs from batch to batch by {worst.fluctuation:.2g} decades, one standard deviation; "
-            f"a net of these widths explains {limit:.2g}{others}.",
+            message=f"The gain of {worst.name} ({worst.type}) varies from batch to batch by {number(worst.fluctuation, 3)} decades (powers of ten), as one "
+            f"standard deviation; the widths of the layers after it explain {number(limit, 3)}{others}.",
         )
     ]  # fmt: skip

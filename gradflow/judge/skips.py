@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
+from gradflow.judge import remedies
 from gradflow.judge.highways import is_compensated
-from gradflow.records import Finding, Highway, Skip
+from gradflow.numbers import number
+from gradflow.records import Finding, Highway, Layer, Skip
 from gradflow.rules import MOST_DECADES, Rule, Rules
 
 _MOSTLY_SCALAR = 0.9  # a skip with more misfit is a transformation, which its λ does not describe
 _DEEP = 8  # weighted layers in a row
-_OPEN = "Start the gate open: a bias of 3 or more on the carry (an LSTM's forget gate, a Highway network's transfer gate at -3), or an ungated skip around it."
 _THINNED = 1.0  # decades of coordinates that dropout may take from a highway before that counts in the severity
 _MUTE = 1e-4  # of the gradient at the join
 _TRANSFORMING = ("norm", "projection", "detached", "streams")  # their scale is data's and weights', not a factor that someone wrote
 
 
-def judge_skips(skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) -> list[Finding]:
+def judge_skips(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) -> list[Finding]:
     """Findings of the rules on single skips, not yet in order."""
+    closed = {layer.depth for layer in layers if layer.closed_by}
     return [
         *_scaled(skips, highways, rules),
         *(_detached(skip, rules) for skip in skips if skip.kind == "detached"),
-        *(f for skip in skips for f in (_transforming(skip, rules), _opposed(skip, rules), _unbalanced(skip, rules)) if f is not None),
+        *(f for skip in skips for f in (_transforming(skip, rules), _opposed(skip, rules), _unbalanced(skip, closed, rules)) if f is not None),
         *_noisy(skips, highways, rules),
         *(_deep(skip, rules) for skip in skips if skip.bypassed_layers > _DEEP and not _holds_another(skip, skips)),
     ]
 
 
 def _scaled(skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) -> list[Finding]:
-    compensated = {i for h in highways if is_compensated(h) for i in h.skips}
+    compensated = {i: h for h in highways if is_compensated(h) for i in h.skips}
     together = _parallel(skips)
     findings = []
     for skip in skips:
@@ -43,18 +45,32 @@ def _scaled(skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) ->
             broken = rule.severity(size)
             if broken is None or (skip.id not in together and bound is not None and rule.severity(abs(bound)) is None):
                 continue
-            healthy = skip.id in compensated
+            highway = compensated.get(skip.id)
+            functions = remedies.pointwise(skip)
             findings.append(
                 Finding(
-                    rule=rule.code, severity="info" if healthy else broken[0], where=skip.id, value=lam, limit=broken[1],
-                    decades=0.0 if healthy else rule.decades(size), location=skip.location,
-                    fix=_OPEN if skip.kind == "gated" and rule.below else rule.fix,
-                    message=f"The {skip.kind} skip of {skip.id} {word} the gradient: λ = {lam:.4g}"
+                    rule=rule.code, severity=broken[0] if highway is None else "info", where=skip.id, value=lam, limit=broken[1],
+                    decades=rule.decades(size) if highway is None else 0.0, location=skip.location,
+                    fix=remedies.of_skip(rule, skip) if highway is None else remedies.WHILE_NORMED,
+                    message=(f"The skip of {skip.id} passes through {', '.join(functions)} and" if functions else f"The {skip.kind} skip of {skip.id}")
+                    + f" {word} the gradient: λ = {number(lam)}"
                     + (", with the others between the same fork and join" if skip.id in together else "")
-                    + (", and the norms on its highway make up for it." if healthy else f", over {_count(skip.bypassed_layers)}."),
+                    + (_where(skip) if highway is None else _made_up(highway)),
                 )
             )  # fmt: skip
     return findings
+
+
+def _where(skip: Skip) -> str:
+    return f", over its {skip.calls} calls." if skip.calls > 1 else f", over {_count(skip.bypassed_layers)}."
+
+
+def _made_up(highway: Highway) -> str:
+    """Why λ ≠ 1 is a note: what the norms on the trunk make of it."""
+    norms = ", ".join(op for op in highway.trunk_ops if "norm" in op)
+    return (
+        f". That is no alarm: {norms} on the trunk makes up for it, and all {len(highway.skips)} skips of the highway together pass on {number(highway.gain)}."
+    )
 
 
 def _parallel(skips: Sequence[Skip]) -> dict[str, float]:
@@ -96,7 +112,11 @@ def _noisy(skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) -> 
     for skip in noisy:
         together = first.get(skip.id, [skip.id])
         lost = 0.0 if skip.id in later else -sum(math.log10(kept[i]) for i in together)
-        over = f"; of the {len(together)} such skips of its highway {10**-lost:.2g} of the coordinates pass all" if lost and len(together) > 1 else ""
+        over = (
+            f"; a coordinate gets through all {len(together)} such skips of its highway with a probability of {number(10**-lost, 3)}"
+            if lost and len(together) > 1
+            else ""
+        )
         finding = _noted(rules["GF204"], skip, f"The skip of {skip.id} drops a part of the gradient: it passes through {', '.join(skip.path_ops)}{over}.")
         findings.append(replace(finding, decades=min(MOST_DECADES, max(0.0, lost - _THINNED))))
     return findings
@@ -107,17 +127,23 @@ def _opposed(skip: Skip, rules: Rules) -> Finding | None:
     if skip.form != "add" or skip.bound_holds is not False or not skip.gain or skip.total_gain is None:
         return None
     left = skip.total_gain / skip.gain
-    return _limited(rules["GF209"], skip, left, f"The branch of {skip.id} cancels its skip: {left:.3g} of what the skip sends back is left at the fork.")
+    return _limited(rules["GF209"], skip, left, f"The branch of {skip.id} cancels its skip: {number(left)} of what the skip sends back is left at the fork.")
 
 
-def _unbalanced(skip: Skip, rules: Rules) -> Finding | None:
-    """A branch that sends back next to nothing, or many times what the skip does."""
+def _unbalanced(skip: Skip, closed: Set[int], rules: Rules) -> Finding | None:
+    """A branch that sends back next to nothing, unless a LayerScale or a zero-initialised parameter closes layers in it; or many times what the skip does."""
     if skip.form != "add" or not skip.branch_gain or not skip.gain:
         return None
+    if skip.branch_gain < _MUTE and not closed.isdisjoint(range(skip.fork_depth, skip.join_depth)):
+        return None
     if skip.branch_gain < _MUTE:
-        return _noted(rules["GF211"], skip, f"The branch of {skip.id} sends back {skip.branch_gain:.3g} of the gradient at its join: it is all but mute.")
+        return _noted(
+            rules["GF211"], skip, f"The branch of {skip.id} sends back {number(skip.branch_gain)} of the gradient at its join: its layers hardly learn."
+        )
     ratio = skip.branch_gain / skip.gain
-    return _limited(rules["GF212"], skip, ratio, f"The branch of {skip.id} sends back {ratio:.3g} times what the skip does: the skip is out of account.")
+    return _limited(
+        rules["GF212"], skip, ratio, f"The branch of {skip.id} sends back {number(ratio)} times what the skip does: the block works as if it had no skip."
+    )
 
 
 def _limited(rule: Rule, skip: Skip, value: float, message: str) -> Finding | None:
@@ -132,7 +158,11 @@ def _limited(rule: Rule, skip: Skip, value: float, message: str) -> Finding | No
 
 
 def _deep(skip: Skip, rules: Rules) -> Finding:
-    return _noted(rules["GF210"], skip, f"The branch of {skip.id} holds {_count(skip.bypassed_layers)} in a row and no skip of its own: no relief inside.")
+    return _noted(
+        rules["GF210"],
+        skip,
+        f"The branch of {skip.id} holds {_count(skip.bypassed_layers)} in a row and no skip of its own: inside it the gradient goes through every one.",
+    )
 
 
 def _holds_another(skip: Skip, skips: Sequence[Skip]) -> bool:

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Literal, get_args
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from gradflow import errors
 from gradflow.assembly import Amp, amp_of, check_model
@@ -52,7 +51,7 @@ class Monitor:
     Nothing is attached to the model between the steps that are sampled.
 
     Args:
-        model: what is trained; of a `DistributedDataParallel` the module in it.
+        model: what is trained; wrapped for several processes, it is profiled on this one.
         every: the steps that are sampled: each whose number is a multiple of it, the first being 0, or those for whose number a callable returns true.
         on_finding: what to do at a sampled step whose verdict is "sick" where that of the one before was not: "ignore" it, "warn" with a
             `SickTrainingWarning`, or "raise" `errors.SickTraining`.
@@ -80,7 +79,6 @@ class Monitor:
         rules: Rules = EVERY,
     ) -> None:
         check_schedule(every=every, on_finding=on_finding, keep=keep)
-        model = model.module if isinstance(model, DistributedDataParallel) else model
         check_model(model)
         self._model, self._every, self._on_finding, self._keep = model, every, on_finding, keep
         self._writers = tuple(writers)

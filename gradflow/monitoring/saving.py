@@ -28,7 +28,7 @@ def save(history: History, file: str | Path, *, dark: bool = False) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise errors.OutputFileError(file=str(path), reason=error.strerror or str(error)) from error
+        raise errors.OutputFileError(file=str(path), reason=errors.reason_of(error)) from error
 
 
 def _picture(history: History, ending: str, dark: bool) -> bytes:

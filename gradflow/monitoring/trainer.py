@@ -21,6 +21,8 @@ _transformers = imported("transformers.trainer_callback", package="transformers"
 class GradflowCallback(_transformers.TrainerCallback):  # type: ignore[misc, name-defined]
     """Watches a `Trainer`'s run. Steps are its `global_step`, from 0; of accumulated micro-batches the first is profiled.
 
+    Every process profiles its own batch; writers are used on the first alone.
+
     Args:
         loss: a name or a callable of (output) as for `gradflow.profile`; by default the model's own `.loss`, which the Trainer differentiates too unless it was
             given another.
@@ -40,7 +42,8 @@ class GradflowCallback(_transformers.TrainerCallback):  # type: ignore[misc, nam
     def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **kwargs: Any) -> None:
         """Makes the monitor."""
         assert model is not None  # the Trainer passes it to every callback
-        self.monitor = Monitor(model, **self._options)
+        writers = self._options.get("writers", ()) if state.is_world_process_zero else ()
+        self.monitor = Monitor(model, **{**self._options, "writers": writers})
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **kwargs: Any) -> None:
         """On a step that is to be sampled, hooks the model for one call."""

@@ -8,7 +8,7 @@ from gradflow.records.checks import CHECKS_SCHEMA, Checks, Outcome, Silenced, Tr
 from gradflow.records.highways import ForkSpectrum, Highway, Segment
 from gradflow.records.history import HISTORY_SCHEMA, Entry, History, LayerTrack, Missed, Noted, SkipTrack, Turn
 from gradflow.records.layers import Layer, Parameter
-from gradflow.records.report import SCHEMA, Finding, Nonfinite, Opaque, Report, verdict, worst_first
+from gradflow.records.report import SCHEMA, Finding, Nonfinite, Opaque, Report, verdict
 from gradflow.records.run import Environment, Input, Loss, Run, SampleShare, Target
 from gradflow.records.skips import Channel, Channels, Probe, Skip, Streams
 
@@ -57,5 +57,4 @@ __all__ = [
     "Turn",
     "Verdict",
     "verdict",
-    "worst_first",
 ]

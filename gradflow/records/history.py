@@ -96,7 +96,7 @@ class Missed:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class History(Document):
     """What was measured of one model at several steps of its training.
 
@@ -121,6 +121,10 @@ class History(Document):
     turns: Sequence[Turn] = ()
     missed: Sequence[Missed] = ()
     schema: str = HISTORY_SCHEMA
+
+    def __repr__(self) -> str:
+        steps = f", steps {self.entries[0].step} to {self.entries[-1].step}, at worst {self.worst.verdict}" if self.worst else ""
+        return f"<History of {self.target.model_class}: profiles {len(self.entries)}{steps}>"
 
     @property
     def first_sick(self) -> Entry | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from gradflow.codec import Document
-from gradflow.records.base import GRAVITY, Location, Measured, Severity, Verdict
+from gradflow.numbers import number
+from gradflow.records.base import Location, Measured, Severity, Verdict
 from gradflow.records.highways import Highway
 from gradflow.records.layers import Layer
 from gradflow.records.run import Environment, Run, Target
@@ -84,18 +85,17 @@ class Finding(Measured):
     location: Location | None
 
 
-def worst_first(finding: Finding) -> tuple[int, bool, float]:
-    """The key of the order in which a report has its findings: by severity, then a severed skip (the cause of others), then by decades beyond the limit."""
-    return -GRAVITY[finding.severity], finding.rule != "GF208", -finding.decades
-
-
 def verdict(findings: Iterable[Finding]) -> Verdict:
     """ "sick" with an error, "warnings" with a warning, else "healthy"."""
     severities = {f.severity for f in findings}
     return "sick" if "error" in severities else "warnings" if "warning" in severities else "healthy"
 
 
-@dataclass(frozen=True, kw_only=True)
+class _Printer(Protocol):
+    def text(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Report(Document):
     """Everything that one profile found; every output format is a view of it.
 
@@ -105,7 +105,7 @@ class Report(Document):
         findings: worst first.
         verdict: "sick" with an error-level finding, "warnings" with a warning, else "healthy".
         severity: a number that ranks models: the decades of the finding that counts most, 0 where none counts (docs/calibration.md).
-        views: by MIME type what a notebook shows of a report; `gradflow` fills it in, since records know no renderer.
+        views: by MIME type what a notebook and `print` show of a report; `gradflow` fills it in, since records know no renderer.
     """
 
     views: ClassVar[Mapping[str, Callable[[Report], object]]] = {}
@@ -123,6 +123,18 @@ class Report(Document):
     opaque: Sequence[Opaque] = ()
     nonfinite: Nonfinite | None = None
     schema: str = SCHEMA
+
+    def __str__(self) -> str:
+        """The first screen of the terminal's report; `to_json` has everything."""
+        return str(self._shown("text/plain") or repr(self))
+
+    def __repr__(self) -> str:
+        counts = f"layers {len(self.layers)}, skips {len(self.skips)}, findings {len(self.findings)}"
+        return f"<Report of {self.target.model_class}: {self.verdict}, severity {number(self.severity, 3)}; {counts}>"
+
+    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
+        """For IPython in a terminal."""
+        printer.text(str(self))
 
     def _repr_html_(self) -> object:
         """For Jupyter; None without a view, which then shows the plain text."""

@@ -52,6 +52,11 @@ class Column:
         return self.natural if self.floor is None else min(self.natural, max(self.floor, cell_len(self.header)))
 
 
+def filled(columns: Sequence[Column]) -> list[Column]:
+    """Those that say something of any row."""
+    return [column for column in columns if any(column.cells)]
+
+
 def lay_out(columns: Sequence[Column], width: int) -> tuple[list[Text], list[str]]:
     """The table as lines of at most `width` cells, its header first, and the headers of the columns that did not fit."""
     shown = sorted(columns, key=lambda c: c.rank)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from rich.style import Style
 from rich.text import Text
 
+from gradflow.blocks import called
 from gradflow.difference import Difference, FindingChange, NumberChange, Part, Side, WordChange
+from gradflow.numbers import number, span
 from gradflow.render.columns import printed, wrap
 from gradflow.render.folding import Item, fold, pattern
 from gradflow.render.names import clean, link, place
-from gradflow.render.numbers import number, span
-from gradflow.render.summary import listed, named, plural
+from gradflow.render.summary import listed, more, named, plural
 
 _NARROWEST = 60
 _INDENT = 10
@@ -81,17 +82,16 @@ def _findings(found: Sequence[FindingChange], width: int, unfold: bool, links: b
 
 def _finding(group: Sequence[FindingChange], width: int, links: bool) -> list[Text]:
     first = group[0]
-    told = clean(first.message) if named(first.where, first.message) else f"{clean(first.where) or '(the model itself)'}: {clean(first.message)}"
+    told = clean(first.message) if named(first.where, first.message) else f"{called(clean(first.where))}: {clean(first.message)}"
     head = f"{_severity(group)} {first.rule}"
     if len(group) > 1:
         head += f" ×{len(group)} {listed(pattern(dict.fromkeys(c.where for c in group)))}:"
     words = Text(clean(f"{head} {told}"))
     places = list(dict.fromkeys(c.location for c in group if c.location is not None))
     if places:
-        more = f" and {plural(len(places) - 1, 'more place')}" if len(places) > 1 else ""
         words.append(" (", style="dim")
         words.append(place(places[0]), style=Style(dim=True, link=link(places[0]) if links else None))
-        words.append(f"{more})", style="dim")
+        words.append(f"{more(len(places) - 1, 'place')})", style="dim")
     return _labelled(first.change, words, width)
 
 
@@ -118,8 +118,8 @@ def _part(title: str, part: Part, width: int, unfold: bool) -> list[Text]:
         told += [(word, name, "") for name in (names if unfold else pattern(names))]
     rows, hidden = _rows(changed, unfold)
     told += [("changed", name, _said([changed[member] for member in members])) for name, members in rows]
-    for word, shown, said in told:
-        lines += _labelled(word, Text(f"{clean(shown) or '(the model itself)'}{f'  {said}' if said else ''}"), width)
+    for word, name, said in told:
+        lines += _labelled(word, Text(f"{called(clean(name))}{f'  {said}' if said else ''}"), width)
     return lines + ([Text(f"  {plural(hidden, 'more row')}, all of which changed less: --all shows every row", style="dim")] if hidden else [])
 
 

@@ -35,6 +35,11 @@ class Entry:
     fix: str
     locations: Sequence[Location]
 
+    @property
+    def elsewhere(self) -> str:
+        """How many places there are beside the first: ` and 3 more places`."""
+        return summary.more(len(self.locations) - 1, "place")
+
 
 def entries(findings: Sequence[Finding], unfold: bool = False) -> list[Entry]:
     """The findings in their order, those of one rule and severity as one unless `unfold`."""
@@ -78,8 +83,7 @@ def _lines(entry: Entry, view: tables.View) -> list[Text]:
     shown = wrap(head, view.width, 2)
     body = [Text(entry.message), Text.assemble(("Fix: ", "bold"), entry.fix) if entry.fix else Text("")]
     if entry.locations:
-        more = f" and {summary.plural(len(entry.locations) - 1, 'more place')}" if len(entry.locations) > 1 else ""
-        body.append(Text.assemble(located(entry.locations[0], view), more))
+        body.append(Text.assemble(located(entry.locations[0], view), entry.elsewhere))
     for part in body:
         shown += wrap(part, view.width, 6) if part else []
     return shown

@@ -114,7 +114,7 @@ def _merge(run: list[_Row], position: int, style: str) -> list[_Row]:
     stride = (last - first) // max(len(run) - 1, 1)
     if len(run) < (_SHORTEST[style] if stride <= 1 else 3):
         return run
-    text = f"[{first}-{last}]" if stride == 1 else f"[{first},{first + stride}…{last}]"
+    text = f"[{first}-{last}]" if stride == 1 else f"[{first},{first + stride},{last if len(run) == 3 else f'…,{last}'}]"
     tokens = (*run[0].tokens[:position], text, *run[0].tokens[position + 1 :])
     return [_Row(tokens, tuple(itertools.chain.from_iterable(row.members for row in run)))]
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gradflow.blocks import called
+from gradflow.numbers import UNDEFINED, number, percent
 from gradflow.records import Location, Report
 from gradflow.render import summary
 from gradflow.render.names import clean
-from gradflow.render.numbers import UNDEFINED, number, percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def _worst_layer(report: Report) -> Entry | None:
     facts += [f"{percent([layer.zero_fraction])} zeros"] if layer.zero_fraction else []
     facts += [f"{percent([layer.dead_units])} dead units"] if layer.dead_units else []
     facts += [f"{layer.nonfinite} non-finite"] if layer.nonfinite else []
-    return Entry(label="worst layer", name=f"{clean(layer.name) or '(the model itself)'} ({clean(layer.type)})", text=", ".join(facts), location=layer.location)
+    return Entry(label="worst layer", name=f"{called(clean(layer.name))} ({clean(layer.type)})", text=", ".join(facts), location=layer.location)
 
 
 def _worst_skip(report: Report) -> Entry:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradflow.numbers import bars, number, percent, span
 from gradflow.records import Channels, ForkSpectrum, Highway, Report, Skip, Streams
 from gradflow.render import folding
 from gradflow.render.names import clean
-from gradflow.render.numbers import bars, number, percent, span
 from gradflow.render.summary import MANY, listed, plural
 
 _MOST_BARS = 40

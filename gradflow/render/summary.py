@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from gradflow.blocks import called
+from gradflow.numbers import UNDEFINED, count, decades, number, span
 from gradflow.records import Finding, Highway, Layer, Opaque, Parameter, Report, Skip
 from gradflow.render import folding
 from gradflow.render.names import clean
-from gradflow.render.numbers import UNDEFINED, count, decades, number, span
 
 MANY = 3  # how many names or reasons a sentence lists
 
@@ -72,10 +73,15 @@ def _opaque(parts: Sequence[Opaque]) -> str:
     return f"{len(parts)} opaque: {'; '.join(shown)}{more}: skips and layers inside are not seen; {fixes}"
 
 
+def owners(report: Report) -> dict[str, Layer]:
+    """The layer of each name that a finding may have: its own, and those of its parameters."""
+    return {p.name: layer for layer in report.layers for p in layer.parameters} | {layer.name: layer for layer in report.layers}
+
+
 def worst_layer(report: Report) -> Layer | None:
     """The layer of the worst finding, else the one whose gain is farthest from 1."""
-    owners = {p.name: layer for layer in report.layers for p in layer.parameters} | {layer.name: layer for layer in report.layers}
-    found = next((owners[f.where] for f in alarms(report) if f.where in owners), None)
+    owned = owners(report)
+    found = next((owned[f.where] for f in alarms(report) if f.where in owned), None)
     return found or max((x for x in report.layers if x.gain), key=lambda x: _distance(x.gain), default=None)
 
 
@@ -148,7 +154,7 @@ def counted_note(report: Report) -> str:
     if alarms(report) or not report.severity:
         return ""
     note = max(report.findings, key=lambda f: f.decades)
-    return f"of a note, which is no alarm: {note.rule} at {clean(note.where) or '(the model itself)'}{limits([note])}"
+    return f"of a note, which is no alarm: {note.rule} at {called(clean(note.where))}{limits([note])}"
 
 
 def plural(number_of: int, noun: str) -> str:
@@ -179,5 +185,9 @@ def _named(pairs: Iterable[tuple[str, str]]) -> str:
 
 def listed(names: Sequence[str], most: int = MANY) -> str:
     """The first few of `names`, and how many more there are."""
-    shown = ", ".join(clean(n) or "(the model itself)" for n in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(called(clean(n)) for n in names[:most]) + more(len(names) - most)
+
+
+def more(left: int, noun: str = "") -> str:
+    """` and 3 more places`, or ` and 3 more` without a noun: what a list leaves out; empty where it leaves out nothing."""
+    return f" and {plural(left, f'more {noun}') if noun else f'{left} more'}" if left > 0 else ""

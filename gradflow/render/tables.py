@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from gradflow.blocks import called
+from gradflow.numbers import UNDEFINED, bars, decades, defined, percent, span
 from gradflow.records import Highway, Layer, Location, Report, Segment, Skip, Streams
 from gradflow.render import folding, measures
-from gradflow.render.columns import Column
+from gradflow.render.columns import Column, filled
 from gradflow.render.names import clean, link, place
-from gradflow.render.numbers import UNDEFINED, bars, decades, defined, percent, span
 from gradflow.render.summary import alarms, closed, plural
 
 MOST_ROWS = 30
@@ -95,7 +96,7 @@ class _Rows(Generic[Member]):
         return Column(header=header, cells=cells, rank=rank, right=False, floor=floor)
 
     def title(self, header: str, colors: Sequence[str]) -> Column:
-        names = [clean(n) or "(the model itself)" for n in self.names]
+        names = [called(clean(n)) for n in self.names]
         return Column(header=header, cells=names, rank=0, right=False, floor=36, styles=colors)
 
     def locations(self, rank: int, view: View, of: Callable[[Member], Location | None]) -> Column:
@@ -106,9 +107,9 @@ class _Rows(Generic[Member]):
 
 
 def every(report: Report, view: View) -> list[Table]:
-    """The tables that the report has rows for, in their order; those of skips and layers say so where there are none."""
+    """The tables that the report has rows for, in their order; those of skips and layers say so where there are none. No column is empty."""
     found = (make(report, view) for make in (highways, segments, streams, skips, layers))
-    return [table for table in found if table is not None]
+    return [replace(table, columns=filled(table.columns)) for table in found if table is not None]
 
 
 def highways(report: Report, view: View) -> Table | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from gradflow.numbers import number
 from gradflow.records import Report
 from gradflow.render import findings, measures, opening, tables
 from gradflow.render.columns import lay_out, printed, wrap
 from gradflow.render.names import clean
-from gradflow.render.numbers import number
 
 NARROWEST = 60
 _INDENT = 7

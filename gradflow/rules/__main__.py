@@ -10,11 +10,13 @@ from gradflow.rules.pages import entry
 _HEAD = """# Rules
 
 A finding names its rule, the place, the measured value and the limit that it broke. An *error* makes the verdict sick and the exit code 1, a
-*warning* does not, and an *info* is a note that explains.
+*warning* does not, and an *info* is a note that explains. Of errors, and of warnings, those that count in the severity below are told first, the worst before
+the others: a highway that is starved before the λ of each of its skips.
 
 The severity of a report ranks models, in powers of ten (*decades*), 30 at most. It is that of the finding that counts most, and 0 where none counts: how
 far it lies beyond its first limit. Rules without a limit count as one decade or not at all. What is said of λ counts one decade at most (GF206, GF207) or
-nothing (GF201, GF202), for with λ ≠ 1 alone networks train; matrices out of balance (GF111) count nothing. Three kinds of note count as well, so
+nothing (GF201, GF202), for with λ ≠ 1 alone networks train; matrices out of balance (GF111) count nothing. Of several layers that vanish or explode the
+one whose gain is farthest from 1 is told first and counts what the worst of them does. Three kinds of note count as well, so
 that a healthy verdict may have a severity above 0, which always stands beside the finding that it comes from: a first layer that receives less than
 0.03 or more than 30 times the gradient that leaves the loss (GF101, GF102), and more than 30 layers that no skip leads around (GF301). They are no
 warnings because published models train with both. At the first layer the band of fluctuation below is not taken off what counts: a network whose

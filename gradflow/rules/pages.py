@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradflow.numbers import number
 from gradflow.rules.rule import Rule
 
 
@@ -18,10 +19,11 @@ def entry(rule: Rule) -> str:
 
 
 def limits(rule: Rule) -> str:
-    """`warning below 0.001, error below 1e-06`, or the severity that it has without; and from when on a finding is worse, where that is not as of most."""
+    """`warning below 0.001, error below 1e-6`, or the severity that it has without; and from when on a finding is worse, where that is not as of most."""
     side = "below" if rule.below else "above"
-    found = [f"{severity} {side} {limit:g}" for severity, limit in (("note", rule.note), ("warning", rule.warning), ("error", rule.error)) if limit is not None]
+    every = (("note", rule.note), ("warning", rule.warning), ("error", rule.error))
+    found = [f"{severity} {side} {number(limit)}" for severity, limit in every if limit is not None]
     if not found:
         return f"none ({rule.severity_without_limit})"
-    worse = "" if rule.tolerance == Rule.tolerance else f"; {rule.tolerance:g} decades more than before are worse"
+    worse = "" if rule.tolerance == Rule.tolerance else f"; {number(rule.tolerance)} decades more than before are worse"
     return ", ".join(found) + worse

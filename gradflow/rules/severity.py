@@ -1,14 +1,26 @@
-"""One number that ranks reports, in decades of gradient lost or gained. Calibrated on networks that were trained: docs/calibration.md."""
+"""What a finding counts: the one number that ranks reports, in decades of gradient lost or gained, and the order in which findings are told. The number is
+calibrated on networks that were trained: docs/calibration.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradflow.records import Finding
+from gradflow.records import GRAVITY, Finding
 from gradflow.rules.rule import MOST_DECADES
 from gradflow.rules.table import RULES
 
 
+def counted(finding: Finding) -> float:
+    """The decades that a finding adds to the severity of a report: its own, and no more than `Rule.most` of its rule."""
+    return min(finding.decades, RULES[finding.rule].most if finding.rule in RULES else MOST_DECADES)
+
+
 def severity(findings: Iterable[Finding]) -> float:
-    """The decades of the finding that counts most, `MOST_DECADES` at most, and 0 where none counts: `Rule.most` says how much one of its rule adds at most."""
-    return max((min(f.decades, RULES[f.rule].most if f.rule in RULES else MOST_DECADES) for f in findings), default=0.0)
+    """The decades of the finding that counts most, `MOST_DECADES` at most, and 0 where none counts."""
+    return max(map(counted, findings), default=0.0)
+
+
+def worst_first(finding: Finding) -> tuple[int, bool, bool, float]:
+    """The key of the order in which a report has its findings: by severity; then a severed skip, the cause of others; then what counts in the severity of the
+    report before what does not, so that no one gate's λ is told before the highway that it starves; then by decades beyond the limit."""
+    return -GRAVITY[finding.severity], finding.rule != "GF208", counted(finding) == 0, -finding.decades

@@ -19,7 +19,7 @@ _TABLE = (
         what="The gradient norm at a layer's output against that at the model's output, where it grows; notes on the first layer alone.",
         example='for layer in linears: nn.init.normal_(layer.weight, std=1.0)      # width 64: a gain of 8 a layer',
         why="The gradient grows on its way to the layer: one step overshoots, and clipping would starve every other layer.",
-        fix="Lower the initialisation gain, normalise, or scale the residual branches by 1/sqrt(number of blocks).",
+        fix="Lower the initialisation gain or normalise; where there are skips, scale the residual branches by 1/sqrt(number of blocks).",
     ),
     Rule(
         code="GF103", name="non-finite-gradient", error=0.0,
@@ -86,7 +86,8 @@ _TABLE = (
     ),
     Rule(
         code="GF112", name="dominating-sample", warning=0.99,
-        what="The largest share of one sample in the gradient at the model's output and in that of the first weighted layer; batches of 4 samples or more.",
+        what="The largest share of one sample in the gradient at the model's output and in that of the first weighted layer; batches of 4 samples or more. "
+        "A note where its input is not large and a small step would fit it: late in a training that is the one sample left when all others are fitted.",
         example="batch[3] *= 1e4",
         why="The step follows this sample and not the batch: usually it was not normalised, or its label is wrong.",
         fix="Look at the sample named here; normalise the inputs, clip the gradient per sample, or use a loss that grows more slowly.",
@@ -156,7 +157,7 @@ _TABLE = (
     ),
     Rule(
         code="GF211", name="mute-branch",
-        what="Branches that send back next to nothing of the gradient at their join, without a zero-initialised scale that explains it.",
+        what="Branches that send back next to nothing of the gradient at their join, without a zero-initialised or small scale of the branch that explains it.",
         example="x + 1e-8 * self.branch(x)",
         why="The block is the identity to the gradient: its layers hardly learn.",
         fix="Scale the branch up, or remove the block.",
@@ -165,7 +166,7 @@ _TABLE = (
         code="GF212", name="dominating-branch", warning=100.0, tolerance=0.25,
         what="Branches that send back a hundred times what arrives at their join.",
         example="x + 100 * self.branch(x)",
-        why="The skip is out of account, and over several blocks the gradient explodes.",
+        why="The block works as if it had no skip, and over several blocks the gradient explodes.",
         fix="Scale the branch by 1/sqrt(number of blocks), or normalise inside it.",
     ),
     Rule(

@@ -1,10 +1,11 @@
 """What watching a training run costs: a loop with `gradflow.Monitor(every=100)` against the same loop without, as ratios in one process.
 
-    python tests/benchmarks/monitor.py [--pairs 9] [--steps 100] [--model digits|gpt|resnet20|all] [--device cpu|cuda] [--threads 1]
+    python tests/benchmarks/monitor.py [--rounds 9] [--steps 100] [--model digits|mlp|gpt|resnet20|all] [--device cpu|cuda] [--threads 1]
 
-Each pair runs both loops once, in random order, from the same weights: so many steps, of which the first is sampled. Time is the process's CPU time (on CUDA:
-wall time after synchronising). Printed: the median ratio with its quartiles; what the profile of a sampled step takes against a plain step, the two
-alternating; and what `observe` costs on a step that is not sampled.
+Each round runs the loop without twice and the loop with once, in random order, from the same weights: so many steps, of which the first is sampled. Time is
+the process's CPU time (on CUDA: wall time after synchronising). Printed: the median ratio with its quartiles, beside that of the two loops without, which is
+the noise; what the profile of a sampled step takes against a plain step, the two alternating; and what `observe` costs on a step that is not sampled.
+`mlp` is the worst case: a step of a millisecond.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ Made = tuple[nn.Module, torch.Tensor, torch.Tensor, Callable[..., torch.Tensor]]
 
 
 def digits() -> Made:
-    return runpy.run_path(str(EXAMPLE))["Digits"](), torch.randn(64, 64), torch.randint(0, 10, (64,)), cross_entropy
+    return runpy.run_path(str(EXAMPLE))["Digits"](), torch.randn(64, 1, 8, 8), torch.randint(0, 10, (64,)), cross_entropy
+
+
+def mlp() -> Made:
+    return zoo.residual_mlp(6, 64), torch.randn(64, 64), torch.randint(0, 10, (64,)), cross_entropy
 
 
 def gpt() -> Made:
@@ -43,7 +48,7 @@ def resnet20() -> Made:
     return zoo.preact_resnet(20), torch.randn(8, 3, 32, 32), torch.randint(0, 10, (8,)), cross_entropy
 
 
-MODELS = {"digits": digits, "gpt": gpt, "resnet20": resnet20}
+MODELS = {"digits": digits, "mlp": mlp, "gpt": gpt, "resnet20": resnet20}
 
 
 def loop(made: Made, steps: int, watched: bool) -> None:
@@ -85,30 +90,35 @@ def seconds(run: Callable[[], object], device: str) -> float:
     return time.process_time() - began
 
 
-def compare(name: str, pairs: int, steps: int, device: str) -> None:
+def compare(name: str, rounds: int, steps: int, device: str) -> None:
     torch.manual_seed(0)
     model, x, y, loss_fn = MODELS[name]()
     made = (model.to(device), x.to(device), y.to(device), loss_fn)
     for watched in (False, True):
         loop(made, 2, watched)
-    ratios, extra, plain = [], [], []
-    for _ in range(pairs):
-        found = {watched: seconds(lambda w=watched: loop(made, steps, w), device) for watched in random.sample([False, True], 2)}
-        ratios.append(found[True] / found[False])
-        plain.append(found[False] / steps)
+    found: dict[str, list[float]] = {"without": [], "again": [], "with": []}
+    for _ in range(rounds):
+        for kind in random.sample(list(found), 3):
+            found[kind].append(seconds(lambda watched=kind == "with": loop(made, steps, watched), device))
     step, sampled = one(made)
-    for _ in range(3 * pairs):
+    extra = []
+    for _ in range(3 * rounds):
         usual = seconds(step, device)
         extra.append(seconds(sampled, device) / usual)
     print(
-        f"{name:9s} plain step {1e3 * statistics.median(plain):.2f} ms  loop with / without: {spread(ratios)}  a profile / a plain step: {spread(extra)}",
+        f"{name:9s} plain step {1e3 * statistics.median(found['without']) / steps:.2f} ms  loop with / without: {ratios(found, 'with')}"
+        f"  without / without: {ratios(found, 'again')}  a profile / a plain step: {spread(extra)}",
         flush=True,
     )
 
 
+def ratios(found: dict[str, list[float]], kind: str) -> str:
+    return spread([a / b for a, b in zip(found[kind], found["without"], strict=True)])
+
+
 def spread(values: list[float]) -> str:
     low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(values)} pairs)"
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def idle(calls: int = 100_000) -> None:
@@ -124,7 +134,7 @@ def idle(calls: int = 100_000) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--model", choices=[*MODELS, "all"], default="all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -132,9 +142,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.cuda.get_device_name() if options.device == "cuda" else f"cpu, {options.threads} threads"
-    print(f"torch {torch.__version__}, {device}; every {options.steps} steps")
+    print(f"torch {torch.__version__}, {device}; every {options.steps} steps, {options.rounds} rounds; medians, quartiles in brackets")
     for name in MODELS if options.model == "all" else [options.model]:
-        compare(name, options.pairs, options.steps, options.device)
+        compare(name, options.rounds, options.steps, options.device)
     idle()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -353,6 +354,19 @@ def loops() -> Report:
         skip("block", 2, 3, calls=4, trend=(1.0,) * 4),
     ]
     return report(layers, skips, [highway([skips[2]])], target=target("Tagger", 5_000))
+
+
+def recurrent(lam: float = 0.4, dtype: str = "float32", calls: int = 200) -> Report:
+    """A cell whose carry passes on λ at each call, held in float32: its gain is a power of λ, until the type has no smaller number."""
+    layers = [layer("cell", "LSTMCell", 0, 0.5, calls=calls + 1, parameters=2), layer("head", "Linear", 1, 1.0)]
+    carry = skip("cell", 0, 1, kind="gated", calls=calls, lam=lam, lam_low=lam, lam_high=lam, gain=lam, trend=(lam,) * calls)
+    gains, left = [], 1.0
+    for _ in range(calls):
+        left = struct.unpack("f", struct.pack("f", left * lam))[0] if dtype == "float32" else left * lam
+        gains.append(left)
+    road = highway([carry] * calls, name="cell", fork_gains=tuple(reversed(gains)), gain=gains[-1], identity_gain=1.0, top_gain=0.25)
+    environment = dataclasses.replace(report(layers).environment, dtype=dtype)
+    return report(layers, [carry], [road], environment=environment, target=target("Tagger", 5_000))
 
 
 def probed() -> Report:

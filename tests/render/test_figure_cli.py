@@ -55,8 +55,11 @@ def test_standard_output(stored):
 WRONG = {
     "another format": (("plot", "report.json", "--png", "x.jpg"), "ends in .png, .svg or .pdf"),
     "no ending": (("profile", MODEL, "--png", "picture"), "ends in .png, .svg or .pdf"),
-    "no such panel": (("plot", "report.json", "--png", "x.png", "--panel", "layer"), "'updates'"),
-    "no such theme": (("plot", "report.json", "--png", "x.png", "--theme", "blue"), "'dark'"),
+    "no such panel": (
+        ("plot", "report.json", "--png", "x.png", "--panel", "layer"),
+        "--panel: layer is not valid.\nExpected one of calls, trend, layers, skips, lambda, shares, updates: the nearest is layers.",
+    ),
+    "no such theme": (("plot", "report.json", "--png", "x.png", "--theme", "blue"), "--theme: blue is not valid.\nExpected one of light, dark."),
     "a panel of no picture": (("profile", MODEL, "--panel", "lambda"), "--png FILE beside it"),
     "a theme of no picture": (("shatter", MODEL, "--theme", "dark"), "--png FILE beside it"),
 }

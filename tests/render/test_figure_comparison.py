@@ -22,6 +22,7 @@ PAIRS = {
     "nothing before": (reports.nothing, reports.cross_purposes), "nothing after": (reports.cross_purposes, reports.nothing),
     "nothing at all": (reports.nothing, reports.nothing), "extremes": (reports.extremes, reports.weird_names), "zeros": (reports.all_zero, reports.unmeasured),
     "deeper": (lambda: sized(30), lambda: sized(120)), "shallower": (lambda: sized(1000), lambda: sized(5)), "loops": (reports.loops, reports.loops),
+    "opened gates": (reports.recurrent, lambda: reports.recurrent(0.96)), "loops gone": (reports.recurrent, reports.sigmoid_mlp),
 }  # fmt: skip
 
 
@@ -39,9 +40,18 @@ def test_what_changed():
     before, after = reports.half_resnet110(), reports.report(*reports.residual({"layer1": 18, "layer2": 18, "layer3": 18}, 1.0, random.Random(2)))
     fig = comparison.figure(before, after, difference(before, after))
     words = " ".join(apart(fig))
-    assert "Findings gone:" in words and "GF201 attenuating skip ×54" in words and "54 skips pass on 5.6e-17" in words
+    assert "Findings gone:" in words and "GF201 attenuating skip ×54" in words and "× 5.6e-17 along its 54 skips" in words
     changed = sum(s.lam is not None and t.lam is not None and s.lam != t.lam for s, t in zip(before.skips, after.skips, strict=True))
     assert f"changed ({changed})" in words and changed > 50
+
+
+def test_loops():
+    """What they bring back to each call is drawn before and after, over the calls and not over the depth."""
+    before, after = reports.recurrent(), reports.recurrent(0.96)
+    fig = comparison.figure(before, after, difference(before, after))
+    words = " ".join(apart(fig))
+    assert "Through the calls, before and after" in words and "highway before" not in words
+    assert "before: cell, exactly 0 before call" in words and "after: cell, × 2.8e-4 at call 1" in words
 
 
 @given(gone=st.sets(st.integers(0, 11), max_size=11), came=st.integers(0, 3))

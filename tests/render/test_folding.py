@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gradflow.judge
+from gradflow.numbers import count, number, percent, span, sparkline
 from gradflow.render.folding import Item, fold, pattern
 from gradflow.render.names import clean, keep_end, shorten
-from gradflow.render.numbers import count, number, percent, span, sparkline
 
 
 def items(names: str, **numbers: tuple[float | None, ...]) -> list[Item]:
@@ -19,7 +24,7 @@ def items(names: str, **numbers: tuple[float | None, ...]) -> list[Item]:
     "names, folded",
     [
         ("b.0.x b.1.x b.2.x", ["b.[0-2].x"]),
-        ("net.0 net.2 net.4", ["net.[0,2…4]"]),
+        ("net.0 net.2 net.4", ["net.[0,2,4]"]),
         ("net.0 net.2", ["net.0", "net.2"]),
         ("b.0.e.0 b.0.e.1 b.1.e.0 b.1.e.1", ["b.[0-1].e.[0-1]"]),
         ("layer1 layer2", ["layer1", "layer2"]),
@@ -115,3 +120,16 @@ def test_any_name(name: str, width: int) -> None:
     assert text.isprintable()
     assert cell_len(shorten(text, width)) <= width
     assert cell_len(keep_end(text, width)) <= width
+
+
+@pytest.mark.parametrize("value, text", [(float("inf"), "inf"), (float("-inf"), "-inf"), (float("nan"), "nan")])
+def test_what_is_not_finite(value: float, text: str) -> None:
+    """A ratio of two defined numbers can overflow: it is said, not raised."""
+    assert number(value) == text
+
+
+@pytest.mark.parametrize("file", sorted(Path(gradflow.judge.__file__).parent.glob("*.py")), ids=lambda f: f.name)
+def test_messages_have_the_numbers_of_the_tables(file: Path) -> None:
+    """A finding's message formats no number of its own: 3.73e-9 in a table is 3.73e-9 in a message."""
+    specs = [node.format_spec for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FormattedValue) and node.format_spec]
+    assert not [text for spec in specs if re.search(r"\.\d+[gf]|e|%", text := ast.unparse(spec))]

@@ -1,5 +1,6 @@
 """The picture of a history: what is drawn is what was measured, whatever the size and the names; the words say when and where."""
 
+import itertools
 import math
 from dataclasses import replace
 from io import BytesIO
@@ -11,11 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.image import imread
+from matplotlib.patches import Rectangle
 
 from gradflow.records import Entry, Environment, Finding, History, LayerTrack, Location, Missed, Noted, SkipTrack, Target, Turn
 from gradflow.render.figure import ThemeName
+from gradflow.render.figure import page as report_page
 from gradflow.render.figure.theme import THEMES
 from gradflow.render.history import grid, heat, page, words
+
+from . import reports
 
 VALUES = st.one_of(st.floats(-8, 8), st.just(-math.inf), st.just(math.nan))
 
@@ -114,6 +119,71 @@ def test_folding_keeps_what_is_farthest(values, rows, columns):
         assert np.array_equal(folded, values, equal_nan=True)
 
 
+@settings(deadline=None, max_examples=100, derandomize=True, database=None)
+@given(numpy_strategies.arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6))))
+def test_the_largest_rectangle_of_zeros(zeros):
+    """Of all that reach the last column none has more cells, and each of its cells is 0."""
+    rows, columns = zeros.shape
+    every = [
+        (bottom - top) * (columns - left)
+        for top in range(rows) for bottom in range(top + 1, rows + 1) for left in range(columns) if zeros[top:bottom, left:].all()
+    ]  # fmt: skip
+    found = grid.dark(zeros)
+    assert (found is None) == (not every)
+    if found is not None:
+        assert len(found[0]) * len(found[1]) == max(every) and zeros[np.ix_(*found)].all() and found[1][-1] == columns - 1
+
+
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@given(st.integers(1, 8).flatmap(lambda n: st.lists(st.lists(st.one_of(st.none(), st.just(1.0)), min_size=n, max_size=n), min_size=1, max_size=3)))
+def test_gaps_are_where_no_curve_has_a_value(curves):
+    """Runs in order, parted by a column that has one, which together are every silent column."""
+    gaps = grid.gaps(curves)
+    assert [i for first, last in gaps for i in range(first, last + 1)] == [i for i, column in enumerate(zip(*curves, strict=True)) if not any(column)]
+    assert all(last + 1 < first for (_, last), (first, _) in itertools.pairwise(gaps))
+
+
+def test_a_run_that_dies():
+    """From its step on the dark says since when and where, the panels of skips are grey and say why, and a line in each marks the step."""
+    dying = history(6, 20, gain=lambda layer, step: 0.0 if step >= 8 and layer < 5 else 0.5, findings=lambda i: [error("blocks.4.conv")] if i >= 8 else ())
+    entries = [replace(e, lams=[None] * 2, highway_gains=[None]) if i >= 8 else e for i, e in enumerate(dying.entries)]
+    fig = page.figure(replace(dying, entries=entries), dpi=60)
+    said = [text.get_text() for axes in fig.axes for text in axes.texts]
+    assert said.count("no gradient from step 80 on") == 2
+    assert "exactly 0 from step 80 on\nblocks.0.conv to blocks.4.conv" in said
+    shown = [text.get_text() for text in fig.texts]
+    assert {"SICK", "Net", "sick from step 80 on"} <= set(shown) and shown[3].startswith("Step 80: ")
+    assert [line.get_xdata()[0] for axes in fig.axes for line in axes.lines if line.get_color() == THEMES[ThemeName.LIGHT].alarm["error"]] == [7.5] * 3
+
+
+@pytest.mark.parametrize(("first", "last", "said"), [(0, 3, "from step 0 on"), (1, 1, "at step 10"), (1, 2, "from step 10 to 20"), (3, 3, "at step 30")])
+def test_a_stretch_in_words(first, last, said):
+    """To the last profiled step it is open, if it is more than that one."""
+    assert words.stretch(history(2, 4).entries, first, last) == said
+
+
+def test_what_is_not_defined_is_not_called_silent():
+    """A step at which a skip was not called, say, has no λ though the gradient reaches every layer."""
+    assert words.silent(history(2, 4), 1, 3) == "not defined from step 10 on"
+
+
+def test_a_history_on_one_line():
+    """`repr` counts and does not list; `to_json` has everything."""
+    sick = history(2, 4, findings=lambda step: [error("blocks.1.conv")] if step else ())
+    assert repr(sick) == "<History of Net: profiles 4, steps 0 to 30, at worst sick>"
+    assert repr(replace(sick, entries=())) == "<History of Net: profiles 0>"
+
+
+def test_the_header_is_that_of_a_report():
+    """The bar has the same height and colour as on the page of a report with the same verdict."""
+    sick = history(2, 4, findings=lambda step: [error("blocks.1.conv")])
+    bars = []
+    for fig in (page.figure(sick, dpi=60), report_page.figure(reports.half_resnet110(), dpi=60)):
+        (bar,) = [artist for artist in fig.artists if isinstance(artist, Rectangle)]
+        bars.append((bar.get_facecolor(), round(bar.get_height() * fig.get_figheight(), 6), bar.get_width()))
+    assert bars[0] == bars[1]
+
+
 def test_marks_stand_at_their_layers():
     """A parameter's finding at its layer, the innermost of that name; an error over a warning; what is no layer's nowhere."""
     found = {2: [error("blocks.1.conv.weight"), error("blocks.1.conv", "warning"), error("blocks.0", "warning"), error("blocks.3.conv", "info")]}
@@ -123,7 +193,7 @@ def test_marks_stand_at_their_layers():
 
 @pytest.mark.parametrize(("sick", "said"), [
     ((), "healthy throughout"), ((0, 1, 2, 3), "sick from step 0 on"), ((2, 3), "sick from step 20 on"), ((1,), "sick at 1 of 4 steps, first at 10"),
-    ((1, 3), "sick at 2 of 4 steps, first at 10"),
+    ((1, 3), "sick at 2 of 4 steps, first at 10"), ((0, 2, 3), "sick from step 20 on, first at 0"),
 ])  # fmt: skip
 def test_the_course_in_words(sick, said):
     """When it turned, and whether it stayed so."""

@@ -19,6 +19,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from gradflow.records import Location, Report
+from gradflow.render import tables
 from gradflow.render.terminal import NARROWEST, render
 
 from . import reports
@@ -74,6 +75,18 @@ def test_no_color_wins_from_the_environment_only_at_the_command_line(monkeypatch
         monkeypatch.setenv(name, value)
     assert render(reports.gpt(), color=True) == asked
     assert "\x1b" not in render(reports.gpt())
+
+
+@each
+def test_no_column_is_empty(build: Build) -> None:
+    """A column of blanks, as the locations of a bare Sequential, stands in no table at any width, and is not said to be left out."""
+    report = build()
+    bare = dataclasses.replace(
+        report, layers=[dataclasses.replace(x, location=None) for x in report.layers], skips=[dataclasses.replace(s, location=None) for s in report.skips]
+    )
+    view = tables.View(width=80, unfold=False, links=False)
+    assert all(any(column.cells) for one in (report, bare) for table in tables.every(one, view) for column in table.columns)
+    assert not any(re.search(r"  location$|not shown.*location", line) for width in (80, 200) for line in render(bare, width=width).splitlines())
 
 
 @each

@@ -138,7 +138,7 @@ class Buffered(Net):
         return super().forward(x * self.scale)
 
 
-ODD = {kind.__name__: kind for kind in (Uncopyable, Slots, Frugal, Copying, Buffered)} | {"DataParallel": lambda: nn.DataParallel(Net())}
+ODD = {kind.__name__: kind for kind in (Uncopyable, Slots, Frugal, Copying, Buffered)}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")

@@ -149,13 +149,6 @@ def one_rank(tmp_path):
     dist.destroy_process_group()
 
 
-def test_distributed_data_parallel(one_rank):
-    """Gradients are summed over the ranks by DDP's own hooks; the model inside is seen as it is."""
-    report = gradflow.profile(nn.parallel.DistributedDataParallel(Net()), rows())
-    assert [(skip.kind, skip.lam) for skip in report.skips] == [("scaled", pytest.approx(0.5, rel=1e-12))]
-    assert [layer.grad_norm is not None for layer in report.layers] == [True] * 3
-
-
 @pytest.mark.filterwarnings("ignore:DTensor random operators")
 def test_distributed_tensors(one_rank):
     """Weights that are DTensors: their gradients are, too."""

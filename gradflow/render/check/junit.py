@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from gradflow.records import Checks, Finding, Outcome, verdict
+from gradflow.blocks import called
+from gradflow.records import Checks, Finding, Outcome
 from gradflow.render import summary
 from gradflow.render.check import words
 from gradflow.rules import EVERY, Rules
@@ -43,7 +44,8 @@ def _suite(outcome: Outcome, checks: Checks, rules: Rules) -> Element:
         SubElement(profiled, "error", type=_text(outcome.trouble.kind), message=fact).text = _text(words.broken(outcome.trouble))
     elif outcome.report:
         left_out = f" ({words.silenced(outcome)})" if outcome.silenced else ""
-        said = f"{verdict(words.own(outcome))}, severity {words.decades(outcome)} decades{left_out}; {summary.coverage(outcome.report)}"
+        report = words.report(outcome) or outcome.report
+        said = f"{report.verdict}, {summary.verdict(report)}{left_out}; {summary.coverage(report)}"
         SubElement(profiled, "system-out").text = _text(said)
     found = {f.rule for f in outcome.findings} | {s.finding.rule for s in outcome.silenced}
     for code in sorted({code for code in rules.table if code in rules} | found):
@@ -82,7 +84,7 @@ def _entries(findings: Sequence[Finding]) -> list[str]:
 
 def _entry(group: Sequence[Finding]) -> list[str]:
     first = group[0]
-    which = words.where(first) if len(group) == 1 else f"×{len(group)}"
+    which = called(first.where) if len(group) == 1 else f"×{len(group)}"
     messages = [first.message + summary.limits(group)] if len(group) == 1 else [words.told([finding]) for finding in group]
     fixes = [f"Fix: {fix}" for fix in dict.fromkeys(finding.fix for finding in group) if fix]
     return [f"{first.severity} {words.title(first.rule)} {which}", *messages, *fixes, *([f"At: {first.location}"] if first.location else [])]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gradflow.blocks import called
 from gradflow.records import Checks, Finding, Outcome, Severity, Trouble, verdict
 from gradflow.render import folding, summary
 from gradflow.render.check import words
@@ -61,9 +62,9 @@ def _trouble(trouble: Trouble) -> str:
 def _entry(group: Sequence[Finding]) -> str:
     first = group[0]
     names = folding.pattern(dict.fromkeys(f.where for f in group))
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    more = summary.more(len(names) - MOST_NAMES)
     times = f" ×{len(group)}" if len(group) > 1 else ""
-    shown = ", ".join(code(name or "(the model itself)") for name in names[:MOST_NAMES])
+    shown = ", ".join(code(called(name)) for name in names[:MOST_NAMES])
     same = len({f.message for f in group}) == 1
     told = clean(first.message) if same else summary.told(first)
     lines = [f"- {_MARKS[first.severity]} **{first.severity} {escape(words.title(first.rule))}**{times} {shown}{more}"]

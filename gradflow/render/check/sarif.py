@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
+from gradflow.blocks import called
 from gradflow.records import Checks, Finding, Outcome, Severity, Silenced
 from gradflow.render.check import places, words
 from gradflow.rules import EVERY, Rule, Rules
@@ -111,7 +112,7 @@ def _result(finding: Finding, outcome: Outcome, base: Path) -> Node:
 
 def _location(finding: Finding, outcome: Outcome, base: Path) -> Node:
     file, line = places.anchor(finding.location, outcome, base) or (outcome.target.lstrip("./") or "target", 1)
-    return {"physicalLocation": _physical(file, line), "logicalLocations": [{"fullyQualifiedName": words.where(finding)}]}
+    return {"physicalLocation": _physical(file, line), "logicalLocations": [{"fullyQualifiedName": called(finding.where)}]}
 
 
 def _physical(file: str, line: int) -> Node:

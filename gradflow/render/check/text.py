@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
+from gradflow.numbers import number
 from gradflow.records import Checks, Outcome, verdict
 from gradflow.render import findings, opening, summary, tables
 from gradflow.render.check import words
-from gradflow.render.columns import GAP, Column, lay_out, printed, wrap
+from gradflow.render.columns import GAP, Column, filled, lay_out, printed, wrap
 from gradflow.render.names import clean, shorten
-from gradflow.render.numbers import number
 
 NARROWEST = 60
 _INDENT = 6
@@ -46,7 +46,7 @@ def _targets(checks: Checks, view: tables.View) -> list[Text]:
         Column(header="silenced", cells=[words.silenced(o) for o in outcomes], rank=3, right=False),
         Column(header="time", cells=[f"{number(round(o.seconds, 2), 3)} s" for o in outcomes], rank=6),
     ]
-    shown = [c for c in columns if any(c.cells)]
+    shown = filled(columns)
     fits = sum(c.natural + GAP for c in shown) - GAP <= view.width
     return lay_out(shown if fits else shown[:-1], view.width)[0]  # the time goes before a name is shortened
 
@@ -77,8 +77,7 @@ def _brief(entry: findings.Entry, view: tables.View) -> list[Text]:
     line = Text.assemble((f"{entry.severity} {entry.rule}", findings.COLORS[entry.severity]), (f" ×{entry.times}" if entry.times > 1 else "", "bold"))
     where = Text("")
     if entry.locations:
-        more = f" and {summary.plural(len(entry.locations) - 1, 'more place')}" if len(entry.locations) > 1 else ""
-        where = Text.assemble("  ", findings.located(entry.locations[0], view), more)
+        where = Text.assemble("  ", findings.located(entry.locations[0], view), entry.elsewhere)
     line.append("  " + shorten(summary.listed(entry.names), max(view.width - line.cell_len - where.cell_len - 4, 12)))
     return wrap(line.append_text(where), view.width, 2)
 

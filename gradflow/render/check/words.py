@@ -6,9 +6,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
+from gradflow.blocks import called
+from gradflow.numbers import number
 from gradflow.records import GRAVITY, Checks, Finding, Outcome, Report, Trouble, verdict
 from gradflow.render import folding, names, summary
-from gradflow.render.numbers import number
 from gradflow.rules import RULES, severity
 
 MANY = 3  # how many names a sentence lists
@@ -44,7 +45,7 @@ def _ordered(findings: Sequence[Finding], report: Report | None) -> list[Finding
     """Extents that print alike are alike, whatever the rounding of a float says; of one rule the finding nearest the input is then the first."""
     if report is None:
         return []
-    depths = {layer.name: layer.depth for layer in report.layers} | {p.name: layer.depth for layer in report.layers for p in layer.parameters}
+    depths = {name: layer.depth for name, layer in summary.owners(report).items()}
     depths |= {skip.id: skip.fork_depth for skip in report.skips}
     depths |= {highway.name: min((depths.get(skip, 0) for skip in highway.skips), default=0) for highway in report.highways}
     first: dict[tuple[str, float], int] = {}
@@ -71,19 +72,13 @@ def groups(findings: Sequence[Finding]) -> list[list[Finding]]:
     return list(found.values())
 
 
-def where(finding: Finding) -> str:
-    """The name, of the model itself too."""
-    return finding.where or "(the model itself)"
-
-
 def told(group: Sequence[Finding]) -> str:
     """One group as a sentence, names as they are: `layer1.[0-17] (×18): the skip passes half [0.5, limit 0.95]`."""
     first = group[0]
-    names = [name or "(the model itself)" for name in folding.pattern(dict.fromkeys(f.where for f in group))]
-    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    names = [called(name) for name in folding.pattern(dict.fromkeys(f.where for f in group))]
     times = f" (×{len(group)})" if len(group) > 1 else ""
-    head = "" if len(group) == 1 and summary.named(first.where, first.message) else f"{', '.join(names[:MANY])}{more}{times}: "
-    other = "" if len({f.message for f in group}) == 1 else "" if summary.named(first.where, first.message) else f"{where(first)}: "
+    head = "" if len(group) == 1 and summary.named(first.where, first.message) else f"{', '.join(names[:MANY])}{summary.more(len(names) - MANY)}{times}: "
+    other = "" if len({f.message for f in group}) == 1 else "" if summary.named(first.where, first.message) else f"{called(first.where)}: "
     return head + other + first.message + summary.limits(group)
 
 

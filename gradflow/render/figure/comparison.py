@@ -1,4 +1,4 @@
-"""Two reports over each other: the gain of the layers with the highways, and λ, before and after. The older one is grey."""
+"""Two reports over each other: the highways of loops, the gain of the layers with the other highways, and λ, before and after. The older one is grey."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from matplotlib.figure import Figure
 
 from gradflow.alignment import Alignment
 from gradflow.difference import LAMBDA, Difference
+from gradflow.numbers import decades, number
 from gradflow.records import Report
 from gradflow.render import summary
-from gradflow.render.figure import PanelName, ThemeName, header, lambdas, marks, panels, roads
+from gradflow.render.figure import PanelName, ThemeName, calls, header, lambdas, loops, marks, panels, roads
 from gradflow.render.figure.canvas import save
 from gradflow.render.figure.labels import Label
-from gradflow.render.figure.layout import laid_out
+from gradflow.render.figure.layout import Drawing, laid_out
 from gradflow.render.figure.marks import Drawn, Key, Point, Range
-from gradflow.render.figure.skips import middle, size
+from gradflow.render.figure.skips import last_depth, middle, size
 from gradflow.render.figure.text import short
 from gradflow.render.figure.theme import THEMES, Theme, applied, dress
-from gradflow.render.numbers import decades, number
 
 _ORDER = ("new", "worse", "gone", "better")
 
@@ -45,7 +45,10 @@ def figure(before: Report, after: Report, found: Difference, *, theme: ThemeName
     colors = THEMES[theme]
     align = Alignment({layer.name: layer.type for layer in before.layers}, {layer.name: layer.type for layer in after.layers})
     old = moved(before, after, align)
-    shown = [(partial(_layers, old=old, new=after, theme=colors), panels.PANELS[PanelName.LAYERS].height)]
+    shown: list[Drawing] = []
+    if loops.highways(before) or loops.highways(after):
+        shown.append((partial(_calls, old=before, new=after, theme=colors), panels.PANELS[PanelName.CALLS].height))
+    shown += [(partial(_layers, old=old, new=after, theme=colors), panels.PANELS[PanelName.LAYERS].height)]
     if before.skips or after.skips:
         shown.append((partial(_lambdas, old=old, new=after, align=align, theme=colors), panels.PANELS[PanelName.LAMBDA].height))
     with applied(colors):
@@ -75,7 +78,7 @@ def _layers(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
     """Gains and highways of both, the older ones hollow and grey."""
     dress(axes, theme)
     both = (old, new)
-    road = [roads.height_of(highway, gain) for report in both for highway in report.highways for gain in (1.0, *highway.fork_gains)]
+    road = [roads.height_of(highway, gain) for report in both for highway in roads.along_depth(report) for gain in (1.0, *highway.fork_gains)]
     logs = [decades(layer.gain) for report in both for layer in report.layers]
     floor = None in road or any(layer.gain == 0 for report in both for layer in report.layers)
     limits = marks.span_of([v for v in (*logs, *road) if v is not None], floor=floor)
@@ -85,14 +88,33 @@ def _layers(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
         known = [Point(x.depth, log, color) for x in report.layers if (log := decades(x.gain)) is not None]
         marks.spread(axes, known, theme, 0.7 * marks.size_of(len(known)), hollow=hollow)
         marks.edge(axes, [x.depth for x in report.layers if x.gain == 0], limits.floor, "v", color, theme.paper if hollow else "")
-        for highway in report.highways:
+        for highway in roads.along_depth(report):
             roads.line(axes, highway, report, limits, theme.grey if hollow else theme.ink, marks.DASHED if hollow else "solid")
     _depth_axis(axes, old, new)
     keys: list[Key] = [(marks.dot(theme.grey, hollow=theme.paper), "before"), (marks.dot(theme.stages[0]), "after")]
-    keys += [(marks.stroke(theme.grey, 2.0, marks.DASHED), "highway before")] if old.highways else []
-    keys += [(marks.stroke(theme.ink, 2.0), "highway after")] if new.highways else []
+    keys += [(marks.stroke(theme.grey, 2.0, marks.DASHED), "highway before")] if roads.along_depth(old) else []
+    keys += [(marks.stroke(theme.ink, 2.0), "highway after")] if roads.along_depth(new) else []
     labels = [*_named(new, limits, "after", theme.stages[0], theme), *_named(old, limits, "before", theme.grey, theme)]
     return Drawn(title="Gradient gain of each layer, before and after", quantity="‖∂L/∂layer‖ ÷ ‖∂L/∂output‖", keys=keys, labels=labels)
+
+
+def _calls(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
+    """What the loops bring back to each call, before and after."""
+    dress(axes, theme)
+    both = [([calls.way_of(h, report) for h in loops.highways(report)], report) for report in (old, new)]
+    limits = calls.span_of([way for ways, _ in both for way in ways])
+    marks.decade_axis(axes, limits, theme)
+    marks.at_one(axes, 0, theme)
+    keys: list[Key] = []
+    labels: list[Label] = []
+    for (ways, report), color, dashes, word in zip(both, (theme.grey, theme.stages[0]), (marks.DASHED, "solid"), ("before", "after"), strict=True):
+        for way in ways:
+            calls.line(axes, way, limits, color, dashes)
+        keys += [(marks.stroke(color, 2.0, dashes), word)] if ways else []
+        labels = [replace(sign, text=f"{word}: {sign.text}", color=color) for sign in calls.signs(ways, report, limits, theme)] + labels
+    panels.call_axis(axes, max(loops.last_call(old), loops.last_call(new)))
+    keys += calls.ends([way for ways, _ in both for way in ways], new, theme)
+    return Drawn(title="Through the calls, before and after", quantity="‖h‖ ÷ ‖g at the loop's end‖", keys=keys, labels=labels, along=marks.CALLS)
 
 
 def _named(report: Report, limits: Range, word: str, color: str, theme: Theme) -> list[Label]:
@@ -127,7 +149,7 @@ def _lambdas(axes: Axes, old: Report, new: Report, align: Alignment, theme: Them
 
 
 def _depth_axis(axes: Axes, old: Report, new: Report) -> None:
-    panels.depth_axis(axes, max(panels.last_depth(old), panels.last_depth(new)))
+    panels.depth_axis(axes, max(last_depth(old), last_depth(new)))
 
 
 def _header(renderer: RendererBase, width: float, *, before: Report, after: Report, found: Difference, theme: Theme) -> header.Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
-from gradflow.records import Report, Verdict
-from gradflow.render import summary
+from gradflow.records import Location, Report, Verdict
+from gradflow.render import names, summary
+from gradflow.render.figure.marks import worst_note
 from gradflow.render.figure.text import fill, glyphs, short, width_of
 from gradflow.render.figure.theme import Theme
 
 _BAR, _MARGIN, _BEFORE, _LEADING = 32.0, 9.0, 7.0, 5.5  # points: the coloured bar, its sides, what is below it, what a line takes beside its type
+
+_CLOSED = "GF105"  # notes of which the sentence tells
+_HEADLINE = 2  # lines of the sentence that says what is wrong
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,44 @@ class Header:
 
 def of_report(report: Report, renderer: RendererBase, width: float, theme: Theme) -> Header:
     """The worst finding, what to do, what was profiled, what was measured; on a page `width` points wide."""
-    paragraphs = [(sentence(report), 10.5, "bold", theme.ink, 3)]
+    paragraphs = [(_fitted(sentence(report), renderer, room(renderer, width)), 10.5, "bold", theme.ink, 3)]
+    if where := names.place(place_of(report)):
+        paragraphs.append((f"Where: {where}", 9.5, "normal", theme.ink, 1))
     if summary.alarms(report):
         paragraphs.append((f"Next: {summary.next_step(report)}", 9.5, "normal", theme.ink, 2))
+    if (note := worst_note(report)) is not None and note.rule != _CLOSED:
+        paragraphs.append((f"Noted: {summary.told(note)}", 9.5, "normal", theme.ink, 2))
     facts = " · ".join(summary.target(report)[1:])
     paragraphs += [(facts, 8.0, "normal", theme.grey, 2), (summary.coverage(report), 8.0, "normal", theme.grey, 2)]
-    found = f"{summary.plural(len(report.findings), 'finding')} · " if report.findings else ""
     return Header(
-        verdict=report.verdict, word=report.verdict.upper(), name=report.target.model_class, facts=found + summary.verdict(report),
+        verdict=report.verdict, word=report.verdict.upper(), name=report.target.model_class, facts=" · ".join([*_counts(report), summary.verdict(report)]),
         lines=lines_of(paragraphs, renderer, room(renderer, width)),
     )  # fmt: skip
+
+
+def _fitted(text: str, renderer: RendererBase, pixels: float) -> str:
+    """As many of its sentences as stand on two lines, one at least: what is left out the panels show."""
+    sentences = re.split(r"(?<=\.) (?=[A-Z])", text)
+    font = FontProperties(size=10.5, weight="bold")
+    while len(sentences) > 1 and len(fill(" ".join(sentences), renderer, font, pixels, 9)) > _HEADLINE:
+        sentences.pop()
+    return " ".join(sentences)
+
+
+def _counts(report: Report) -> list[str]:
+    """`2 findings`, `3 notes`: what alarms, and what does not."""
+    alarms = len(summary.alarms(report))
+    counted = ((alarms, "finding"), (len(report.findings) - alarms, "note"))
+    return [summary.plural(number, noun) for number, noun in counted if number]
+
+
+def place_of(report: Report) -> Location | None:
+    """The user's line of the worst alarm, or of the layer or skip that it is about."""
+    first = next(iter(summary.alarms(report)), None)
+    if first is None or first.location is not None:
+        return None if first is None else first.location
+    owners = {p.name: layer.location for layer in report.layers for p in layer.parameters} | {layer.name: layer.location for layer in report.layers}
+    return owners.get(first.where) or next((s.location for s in report.skips if first.where in (s.id, s.name)), None)
 
 
 def room(renderer: RendererBase, width: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
@@ -61,7 +62,8 @@ def draw_box(axes: Axes, keys: Sequence[Key], renderer: RendererBase, theme: The
     )  # fmt: skip
     say(box, keys, theme)
     axes.add_artist(box)
-    drawn, places = drawn_points(axes), []
+    words = [text.get_window_extent(renderer).corners() for text in axes.texts]
+    drawn, places = np.concatenate([drawn_points(axes), *words]), []
     for corner in _CORNERS:
         box.set_loc(corner)
         places.append(box.get_window_extent(renderer))

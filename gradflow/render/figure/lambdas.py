@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradflow.records import Report, Severity, Skip
-from gradflow.render.figure import marks
+from gradflow.numbers import number
+from gradflow.records import Finding, Report, Severity, Skip
+from gradflow.render.figure import loops, marks
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.marks import DASHED, Drawn, Key, Point, Range, rule_name
-from gradflow.render.figure.skips import middle, size
+from gradflow.render.figure.skips import places, size
+from gradflow.render.figure.text import short
 from gradflow.render.figure.theme import Theme
-from gradflow.render.numbers import number
 from gradflow.render.summary import alarms
 
-_TRENDS = 40  # skips: of more there is no room for the λ of each call
 _WIDE = 30.0  # a factor: λ that lie farther apart are put on a logarithmic axis
 
 
@@ -39,17 +37,18 @@ class Scale:
 
 def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     """λ of each skip; where λ is undefined its gain, hollow."""
-    values = [v for s in report.skips for v in (s.lam, s.lam_low, s.lam_high, *_trend(s, report.skips), s.gain if s.lam is None else None) if v is not None]
+    values = [v for s in report.skips for v in (s.lam, s.lam_low, s.lam_high, s.gain if s.lam is None else None) if v is not None]
     scale = scale_of(values)
     draw_axis(axes, scale, theme)
-    points = [_point(s, scale, theme) for s in report.skips if s.lam is not None]
+    at_x = places(axes, report)
+    points = [_point(s, at_x[s.id], scale, theme) for s in report.skips if s.lam is not None]
     marks.spread(axes, points, theme, size(report.skips))
-    hollow = [Point(middle(s), scale(s.gain), theme.kinds[s.kind]) for s in report.skips if s.lam is None and s.gain is not None]
+    hollow = [Point(at_x[s.id], scale(s.gain), theme.kinds[s.kind]) for s in report.skips if s.lam is None and s.gain is not None]
     marks.spread(axes, hollow, theme, size(report.skips), hollow=True)
-    trends = _trends(axes, report.skips, scale, theme)
-    at, labels = _alarms(report, scale, theme)
+    at, labels = _alarms(report, at_x, scale, theme)
+    labels += _noted(report, at_x, scale, theme)
     marks.rings(axes, at, theme, size(report.skips) * 2.4)
-    keys = _keys(report, theme, hollow=bool(hollow), edge=scale.log and any(v <= 0 for v in values)) + trends + marks.ring_keys(at, theme)
+    keys = _keys(report, theme, hollow=bool(hollow), edge=scale.log and any(v <= 0 for v in values)) + marks.ring_keys(at, theme)
     return Drawn(title="λ: what each skip passes on of the gradient", quantity="Σ⟨s,g⟩ ÷ Σ⟨g,g⟩", keys=keys, labels=labels)
 
 
@@ -75,26 +74,10 @@ def scale_of(values: Sequence[float]) -> Scale:
     return Scale(log=False, limits=Range(low=low - margin, high=high + 1.5 * margin))
 
 
-def _point(skip: Skip, scale: Scale, theme: Theme) -> Point:
+def _point(skip: Skip, x: float, scale: Scale, theme: Theme) -> Point:
     assert skip.lam is not None
     ends = () if skip.lam_low is None or skip.lam_high is None else (scale(skip.lam_low), scale(skip.lam_high))
-    return Point(middle(skip), scale(skip.lam), theme.kinds[skip.kind], *ends)
-
-
-def _trend(skip: Skip, skips: Sequence[Skip]) -> list[float]:
-    return [v for v in skip.trend if v is not None] if len(skips) <= _TRENDS else []
-
-
-def _trends(axes: Axes, skips: Sequence[Skip], scale: Scale, theme: Theme) -> list[Key]:
-    """The λ of each call from left to right, first call first, around the skip's mark."""
-    drawn = [s for s in skips if len(_trend(s, skips)) > 1]
-    places = sorted({middle(s) for s in drawn})
-    reach = 0.45 * min([after - before for before, after in pairwise(places)], default=1.0)
-    for s in drawn:
-        xs = np.linspace(middle(s) - reach, middle(s) + reach, len(s.trend))
-        ys = [float("nan") if v is None else scale(v) for v in s.trend]
-        axes.plot(xs, ys, color=theme.kinds[s.kind], linewidth=0.9, alpha=0.75, zorder=2.2)
-    return [(marks.stroke(theme.grey, 0.9), "λ of each call, the first at the left")] if drawn else []
+    return Point(x, scale(skip.lam), theme.kinds[skip.kind], *ends)
 
 
 def _keys(report: Report, theme: Theme, hollow: bool, edge: bool) -> list[Key]:
@@ -110,27 +93,51 @@ def _keys(report: Report, theme: Theme, hollow: bool, edge: bool) -> list[Key]:
     return [*keys, (marks.stroke(theme.grey, 1.0, DASHED), "1: passes all")]
 
 
-def _alarms(report: Report, scale: Scale, theme: Theme) -> tuple[dict[Severity, list[tuple[float, float]]], list[Label]]:
-    """Rings for the skips that findings name, and of each rule the worst with its name, or the folded names where one rule hits many."""
-    owners = {s.name: s for s in reversed(report.skips)} | {s.id: s for s in report.skips}
-    by_rule: dict[tuple[str, Severity], dict[str, Skip]] = {}
+def _alarms(report: Report, at_x: Mapping[str, float], scale: Scale, theme: Theme) -> tuple[dict[Severity, list[tuple[float, float]]], list[Label]]:
+    """Rings for the skips that findings name, and of each rule the worst with its name, or the folded names where one rule hits many; those of loops are named
+    by the panel of the trend."""
+    owners, told = _owners(report), {s.id for s in loops.skips(report)}
+    by_rule: dict[tuple[str, Severity], dict[str, Finding]] = {}
     worst_of: dict[str, tuple[Severity, tuple[float, float]]] = {}
     for f in alarms(report):
         skip = owners.get(f.where) if marks.subject(f.rule) == "skip" else None
         value = None if skip is None else skip.lam if skip.lam is not None else skip.gain
         if skip is not None and value is not None:
-            by_rule.setdefault((f.rule, f.severity), {})[skip.id] = skip
-            worst_of.setdefault(skip.id, (f.severity, (middle(skip), scale(value))))
+            worst_of.setdefault(skip.id, (f.severity, (at_x[skip.id], scale(value))))
+            if skip.id not in told:
+                by_rule.setdefault((f.rule, f.severity), {}).setdefault(skip.id, f)
     at: dict[Severity, list[tuple[float, float]]] = {"error": [], "warning": []}
     for severity, point in worst_of.values():
         at[severity].append(point)
-    labels = [_label(rule, severity, hit, scale, theme) for (rule, severity), hit in list(by_rule.items())[: marks.NAMED]]
+    skips = {s.id: s for s in report.skips}
+    labels = [_label(hit, skips[next(iter(hit))], at_x, scale, theme) for hit in list(by_rule.values())[: marks.NAMED]]
     return at, labels
 
 
-def _label(rule: str, severity: Severity, hit: dict[str, Skip], scale: Scale, theme: Theme) -> Label:
-    worst = next(iter(hit.values()))
-    said = f"λ {number(worst.lam, 3)}" if worst.lam is not None else f"gain {number(worst.gain, 3)}"
-    text = f"{rule_name(rule, len(hit))}: {marks.folded(worst.id, list(hit))}, {'first ' if len(hit) > 1 else ''}{said}"
-    height = scale(worst.lam if worst.lam is not None else worst.gain or 0.0)
-    return Label(x=middle(worst), y=height, text=text, color=theme.alarm[severity])
+def _owners(report: Report) -> dict[str, Skip]:
+    return {s.name: s for s in reversed(report.skips)} | {s.id: s for s in report.skips}
+
+
+def _noted(report: Report, at_x: Mapping[str, float], scale: Scale, theme: Theme) -> list[Label]:
+    """The skip that the worst note is about, where nothing alarms and the note counts."""
+    note = marks.worst_note(report)
+    skip = None if note is None or not note.decades or marks.subject(note.rule) != "skip" else _owners(report).get(note.where)
+    if note is None or skip is None or (skip.lam is None and skip.gain is None):
+        return []
+    text = f"noted: {note.rule} {short(skip.id, 30)}, {_said(skip)}"
+    return [Label(x=at_x[skip.id], y=_height(skip, scale), text=text, color=theme.alarm["info"])]
+
+
+def _label(hit: Mapping[str, Finding], worst: Skip, at_x: Mapping[str, float], scale: Scale, theme: Theme) -> Label:
+    first = hit[worst.id]
+    text = f"{rule_name(first.rule, len(hit))}: {marks.folded(worst.id, list(hit))}, {'first ' if len(hit) > 1 else ''}{_said(worst)}"
+    place = marks.line_of(first.location or worst.location)
+    return Label(x=at_x[worst.id], y=_height(worst, scale), text=text, color=theme.alarm[first.severity], place=place)
+
+
+def _said(skip: Skip) -> str:
+    return f"λ {number(skip.lam, 3)}" if skip.lam is not None else f"gain {number(skip.gain, 3)}"
+
+
+def _height(skip: Skip, scale: Scale) -> float:
+    return scale(skip.lam if skip.lam is not None else skip.gain or 0.0)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from gradflow.bands import fluctuation
-from gradflow.records import Layer, Report, Severity
-from gradflow.render.figure import marks, roads
+from gradflow.numbers import decades, number
+from gradflow.records import Finding, Layer, Report, Severity
+from gradflow.render.figure import bounds, marks, roads
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.marks import Drawn, Key, Point, Range, rule_name
 from gradflow.render.figure.stages import colors_of
+from gradflow.render.figure.text import short
 from gradflow.render.figure.theme import Theme
-from gradflow.render.numbers import decades, number
 from gradflow.render.summary import alarms
 
 UPDATES = "GF111"  # is about weights: the panel of updates names it
@@ -26,16 +27,19 @@ def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     floor = None in road or any(not layer.gain for layer in report.layers)
     widest = max(bands)
     limits = marks.span_of([*logs, *(h for h in road if h is not None)], floor=floor, around=(-widest, 0.0, widest))
+    limits = bounds.widened(limits, report, bands)
     marks.decade_axis(axes, limits, theme, bins=6)
     marks.at_one(axes, 0, theme)
     keys = _points(axes, report.layers, theme) + _band(axes, report.layers, bands, theme)
     keys += roads.draw(axes, report, limits, theme) + _edge(axes, report.layers, limits, theme)
+    foot = limits.floor + 0.04 * (limits.high - limits.low) if floor else limits.low
+    captions = bounds.draw(axes, report, limits, foot, bands, theme)
     found = _found(report)
     ringed = _ringed(found, limits)
     marks.rings(axes, ringed, theme, 55)
     keys += marks.ring_keys(ringed, theme)
-    labels = roads.signs(report, limits, theme) + _named(found, limits, theme)
-    return Drawn(title="Gradient gain of each layer, input to output", quantity="‖∂L/∂layer‖ ÷ ‖∂L/∂output‖", keys=keys, labels=labels)
+    labels = roads.signs(report, limits, theme) + _named(found, limits, theme) + _noted(report, limits, theme)
+    return Drawn(title="Gradient gain of each layer, input to output", quantity="‖∂L/∂layer‖ ÷ ‖∂L/∂output‖", keys=keys, labels=labels, captions=captions)
 
 
 def _points(axes: Axes, layers: Sequence[Layer], theme: Theme) -> list[Key]:
@@ -75,32 +79,50 @@ def _height(layer: Layer, limits: Range) -> float:
     return limits.floor if log is None else log
 
 
-def _found(report: Report) -> list[tuple[Layer, str, Severity]]:
-    """(layer, rule, severity) of the alarms on layers and on their parameters, worst first."""
-    owners = {p.name: layer for layer in report.layers for p in layer.parameters} | {layer.name: layer for layer in report.layers}
-    return [(owners[f.where], f.rule, f.severity) for f in alarms(report) if f.where in owners and f.rule != UPDATES and marks.subject(f.rule) == "layer"]
+def _found(report: Report) -> list[tuple[Layer, Finding]]:
+    """(layer, finding) of the alarms on layers and on their parameters, worst first."""
+    owners = _owners(report)
+    return [(owners[f.where], f) for f in alarms(report) if f.where in owners and f.rule != UPDATES and marks.subject(f.rule) == "layer"]
 
 
-def _ringed(found: Sequence[tuple[Layer, str, Severity]], limits: Range) -> dict[Severity, list[tuple[float, float]]]:
+def _ringed(found: Sequence[tuple[Layer, Finding]], limits: Range) -> dict[Severity, list[tuple[float, float]]]:
     """Each layer once, by the worst that was found of it."""
-    worst = {layer.name: (layer, severity) for layer, _, severity in reversed(found)}
+    worst = {layer.name: (layer, f.severity) for layer, f in reversed(found)}
     at: dict[Severity, list[tuple[float, float]]] = {"error": [], "warning": []}
     for layer, severity in worst.values():
         at[severity].append((layer.depth, _height(layer, limits)))
     return at
 
 
-def _named(found: Sequence[tuple[Layer, str, Severity]], limits: Range, theme: Theme) -> list[Label]:
+def _named(found: Sequence[tuple[Layer, Finding]], limits: Range, theme: Theme) -> list[Label]:
     """Of each rule the worst layer, or where one rule hits many all of them under one folded name."""
-    by_rule: dict[str, list[tuple[Layer, Severity]]] = {}
-    for layer, rule, severity in found:
-        by_rule.setdefault(rule, []).append((layer, severity))
+    by_rule: dict[str, list[tuple[Layer, Finding]]] = {}
+    for layer, f in found:
+        by_rule.setdefault(f.rule, []).append((layer, f))
     labels = []
     for rule, hit in list(by_rule.items())[: marks.NAMED]:
-        worst, severity = hit[0]
+        worst, first = hit[0]
         names = list(dict.fromkeys(x.name for x, _ in hit))
         name = marks.folded(worst.name, names)
-        gain = "not measured" if worst.gain is None else f"gain {number(worst.gain, 3)}"
-        text = f"{rule_name(rule, len(names))}: {name}, {'worst ' if len(names) > 1 else ''}{gain}"
-        labels.append(Label(x=worst.depth, y=_height(worst, limits), text=text, color=theme.alarm[severity]))
+        text = f"{rule_name(rule, len(names))}: {name}, {'worst ' if len(names) > 1 else ''}{_gain(worst)}"
+        place = marks.line_of(first.location or worst.location)
+        labels.append(Label(x=worst.depth, y=_height(worst, limits), text=text, color=theme.alarm[first.severity], place=place))
     return labels
+
+
+def _noted(report: Report, limits: Range, theme: Theme) -> list[Label]:
+    """The name of the layer that the worst note is about, where nothing alarms and the note counts."""
+    note = marks.worst_note(report)
+    layer = None if note is None or not note.decades or marks.subject(note.rule) != "layer" else _owners(report).get(note.where)
+    if note is None or layer is None:
+        return []
+    return [Label(x=layer.depth, y=_height(layer, limits), text=f"noted: {short(layer.name, 30)}, {_gain(layer)}", color=theme.alarm["info"])]
+
+
+def _owners(report: Report) -> dict[str, Layer]:
+    """The layer of each layer's and parameter's name."""
+    return {p.name: layer for layer in report.layers for p in layer.parameters} | {layer.name: layer for layer in report.layers}
+
+
+def _gain(layer: Layer) -> str:
+    return "not measured" if layer.gain is None else f"gain {number(layer.gain, 3)}"

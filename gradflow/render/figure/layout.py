@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
@@ -13,7 +13,6 @@ from matplotlib.font_manager import FontProperties
 from gradflow.render.figure import header, keys, labels
 from gradflow.render.figure.canvas import renderer
 from gradflow.render.figure.marks import Drawn, Key
-from gradflow.render.figure.panels import DEPTH
 from gradflow.render.figure.text import width_of
 from gradflow.render.figure.theme import Theme
 
@@ -31,15 +30,21 @@ class _Placed:
     drawn: Drawn
     rows: Sequence[Sequence[tuple[Key, float]]]
     height: float
+    last: bool = False  # before a panel of another axis, or none
 
     @property
     def above(self) -> float:
         """Title and keys."""
         return (_TITLE if self.drawn.title else 0) + keys.ROW * len(self.rows) + _ABOVE
 
+    @property
+    def below(self) -> float:
+        """The space to the next panel, and the axis where it is the last over it."""
+        return _BELOW + (_AXIS if self.last and self.axes.axison else 0)
+
 
 def laid_out(heading: Heading | None, drawings: Sequence[Drawing], theme: Theme, dpi: int) -> Figure:
-    """A figure 9 inches wide: a header, and the panels under each other over one axis of depth.
+    """A figure 9 inches wide: a header, and the panels under each other, those of one x axis over one.
 
     Args:
         heading: makes the header for what measures texts and the width of the page; None for none.
@@ -49,24 +54,25 @@ def laid_out(heading: Heading | None, drawings: Sequence[Drawing], theme: Theme,
     measure = renderer(fig)
     head = None if heading is None else heading(measure, 72 * WIDTH)
     placed = _placed(fig, drawings, measure)
-    top = _TOP + sum(p.above + p.height + _BELOW for p in placed) + (_AXIS if placed[-1].axes.axison else 0)
+    top = _TOP + sum(p.above + p.height + p.below for p in placed)
     fig.set_size_inches(WIDTH, (top + (0 if head is None else head.height)) / 72)
     _lay_out(fig, placed, top - _TOP, measure, theme)
     if head is not None:
         header.draw(fig, head, measure, theme)
     for p in placed:
-        labels.place(p.axes, measure, p.drawn.labels, theme)
+        labels.place(p.axes, measure, p.drawn.labels, theme, captions=p.drawn.captions)
     return fig
 
 
 def _placed(fig: Figure, drawings: Sequence[Drawing], measure: RendererBase) -> list[_Placed]:
     placed: list[_Placed] = []
     for draw, inches in drawings:
-        axes = fig.add_axes((0, 0, 1, 1), sharex=placed[0].axes if placed else None)
+        axes = fig.add_axes((0, 0, 1, 1))
         drawn = draw(axes)
         height = 72 * inches if axes.axison else _SENTENCE
         placed.append(_Placed(axes=axes, drawn=drawn, rows=keys.rows(drawn.keys, measure, 72 * WIDTH - _LEFT - _RIGHT), height=height))
-    return placed
+    following = [after.drawn.along for after in placed[1:]] + [""]
+    return [replace(p, last=p.drawn.along != along) for p, along in zip(placed, following, strict=True)]
 
 
 def _lay_out(fig: Figure, placed: Sequence[_Placed], top: float, measure: RendererBase, theme: Theme) -> None:
@@ -82,10 +88,10 @@ def _lay_out(fig: Figure, placed: Sequence[_Placed], top: float, measure: Render
             y -= keys.ROW
         top -= p.above + p.height
         p.axes.set_position((_LEFT / width, top / height, 1 - (_LEFT + _RIGHT) / width, p.height / height))
-        p.axes.tick_params(axis="x", labelbottom=p is placed[-1], length=3 if p is placed[-1] else 0)
-        top -= _BELOW
-    if placed[-1].axes.axison:
-        placed[-1].axes.set_xlabel(DEPTH, color=theme.ink)
+        p.axes.tick_params(axis="x", labelbottom=p.last, length=3 if p.last else 0)
+        if p.last and p.axes.axison:
+            p.axes.set_xlabel(p.drawn.along, color=theme.ink)
+        top -= p.below
 
 
 def _title(fig: Figure, drawn: Drawn, y: float, measure: RendererBase, theme: Theme) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Literal
 
 import numpy as np
@@ -14,17 +15,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gradflow.records import Severity
+from gradflow.records import Finding, Location, Report, Severity
 from gradflow.render import folding
-from gradflow.render.figure.labels import Label
-from gradflow.render.figure.text import power, short
+from gradflow.render.figure.labels import Caption, Label
+from gradflow.render.figure.text import glyphs, power, short
 from gradflow.render.figure.theme import Theme
 from gradflow.rules import RULES
 
 NAMED = 4  # findings of so many rules are named on a panel
+DEPTH = "depth: layers in the order of the forward pass"
+CALLS = "call: the first at the left; the gradient comes from the right"
 Dashes = tuple[float, tuple[float, float]] | Literal["solid"]
 DASHED: Dashes = (0, (4, 3))
 DOTTED: Dashes = (0, (1, 1.4))
+_PAIR = 26  # letters of two names that both stand in a label
 _CROWD = 300  # points; beyond it they are folded
 _COLUMNS = 180
 _FOLDED = 12.0  # square points: the mark of a column
@@ -40,12 +44,16 @@ class Drawn:
         quantity: what its y axis measures.
         keys: mark and meaning.
         labels: the points to name, worst first.
+        captions: what is written along lines.
+        along: the name of its x axis; panels with the same one share it.
     """
 
     title: str
     quantity: str = ""
     keys: Sequence[Key] = ()
     labels: Sequence[Label] = ()
+    captions: Sequence[Caption] = ()
+    along: str = DEPTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +184,24 @@ def subject(code: str) -> Literal["layer", "skip", "highway"]:
     return "highway" if code in ("GF205", "GF206", "GF207") else "skip" if code.startswith("GF2") else "layer"
 
 
+def worst_note(report: Report) -> Finding | None:
+    """The note that counts most, where nothing alarms; beside alarms notes stay quiet."""
+    notes = [f for f in report.findings if f.severity == "info"]
+    return max(notes, key=lambda f: f.decades) if notes and len(notes) == len(report.findings) else None
+
+
+def line_of(location: Location | None) -> str:
+    """`model.py:13`, for a label; the header has the folders."""
+    return "" if location is None else glyphs(f"{PurePath(location.file).name}:{location.line}")
+
+
 def folded(worst: str, names: Sequence[str]) -> str:
     """The one name, or many as the first folded name of theirs, for a label."""
     if len(names) == 1:
         return short(worst, 30)
     first, *more = folding.pattern(names)
+    if len(more) == 1 and len(first) + len(more[0]) <= _PAIR:
+        return short(f"{first}, {more[0]}", 30)
     return short(first, 26) + (" and others" if more else "")
 
 

@@ -1,4 +1,4 @@
-"""The table of panels, and how one is shown on axes, whoever's they are. Depth is the x axis of all."""
+"""The table of panels, which of them make a page, and how one is shown on axes, whoever's they are. The x axis is depth or, of loops, the call."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradflow.records import Report
-from gradflow.render.figure import PanelName, lambdas, layers, shares, skips, updates
-from gradflow.render.figure.marks import Drawn
+from gradflow.render.figure import PanelName, calls, lambdas, layers, loops, shares, skips, trend, updates
+from gradflow.render.figure.marks import CALLS, Drawn
 from gradflow.render.figure.theme import Theme, dress
 
-DEPTH = "depth: layers in the order of the forward pass"
+_FEW = 3  # places on the axis of depth
 _NO_LAYER = "No layer was found."
 _NO_SKIP = "No skip connection was found: the gradient has no way around any layer."
+_NO_LOOP = "No loop was found whose highway could be followed from call to call."
+_NO_TREND = "No skip has a λ of several calls."
 _NO_MATRIX = "No layer has a matrix whose updates could be compared."
 
 
@@ -34,6 +36,8 @@ def _skips(report: Report) -> bool:
 
 
 PANELS: Mapping[PanelName, Panel] = {
+    PanelName.CALLS: Panel(height=2.1, draw=calls.draw, has=lambda r: bool(loops.highways(r)), otherwise=_NO_LOOP),
+    PanelName.TREND: Panel(height=1.1, draw=trend.draw, has=lambda r: bool(loops.skips(r)), otherwise=_NO_TREND),
     PanelName.LAYERS: Panel(height=2.75, draw=layers.draw, has=lambda r: bool(r.layers), otherwise=_NO_LAYER),
     PanelName.SKIPS: Panel(height=0.95, draw=skips.arcs, has=_skips, otherwise=_NO_SKIP),
     PanelName.LAMBDA: Panel(height=1.4, draw=lambdas.draw, has=_skips, otherwise=_NO_SKIP),
@@ -43,8 +47,14 @@ PANELS: Mapping[PanelName, Panel] = {
 
 
 def wanted(report: Report) -> tuple[PanelName, ...]:
-    """The panels of the whole page: all, but the absence of skips is said once."""
-    return tuple(name for name in PanelName if report.skips or name not in (PanelName.LAMBDA, PanelName.SHARES))
+    """The panels of the whole page: all, but the absence of skips is said once, that of loops not at all, and of skips that are all those of loops there are no
+    panels over depth where they stand at fewer than three places: those of the calls say what these would."""
+    left = {name for name in (PanelName.CALLS, PanelName.TREND) if not PANELS[name].has(report)}
+    if not report.skips:
+        left |= {PanelName.LAMBDA, PanelName.SHARES}
+    elif len({(s.fork_depth, s.join_depth) for s in report.skips}) < _FEW and len(loops.skips(report)) == len(report.skips):
+        left |= {PanelName.SKIPS, PanelName.LAMBDA, PanelName.SHARES}
+    return tuple(name for name in PanelName if name not in left)
 
 
 def show(axes: Axes, report: Report, name: PanelName, theme: Theme) -> Drawn:
@@ -56,17 +66,25 @@ def show(axes: Axes, report: Report, name: PanelName, theme: Theme) -> Drawn:
         return Drawn(title="")
     dress(axes, theme)
     drawn = panel.draw(axes, report, theme)
-    depth_axis(axes, last_depth(report))
+    if drawn.along == CALLS:
+        call_axis(axes, loops.last_call(report))
+    else:
+        depth_axis(axes, skips.last_depth(report))
     return drawn
-
-
-def last_depth(report: Report) -> int:
-    """How many layers the axis of depth has."""
-    return max([len(report.layers), *(s.join_depth for s in report.skips)])
 
 
 def depth_axis(axes: Axes, last: int) -> None:
     """The x axis of `last` layers."""
-    spare = max(0.3, 0.012 * last)
-    axes.set_xlim(-0.5 - spare, last - 0.5 + spare)
+    _axis(axes, -0.5, last - 0.5)
+
+
+def call_axis(axes: Axes, last: int) -> None:
+    """The x axis of `last` calls and what follows them."""
+    _axis(axes, 1.0, last + 1.0)
+
+
+def _axis(axes: Axes, first: float, last: float) -> None:
+    """The x axis from `first` to `last`, with ticks at whole numbers and a little room at the sides."""
+    spare = max(0.3, 0.012 * (last - first))
+    axes.set_xlim(first - spare, last + spare)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))

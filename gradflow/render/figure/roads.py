@@ -1,26 +1,34 @@
-"""The measured highways over the gain of the layers, on the same scale, and what they would carry if every skip were the identity."""
+"""The measured highways over the gain of the layers, on the same scale, and what they would carry if every skip were the identity. Those of loops have a
+panel of their own."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 
+from gradflow.numbers import decades, number
 from gradflow.records import Highway, Report
+from gradflow.render.figure import loops
 from gradflow.render.figure.labels import Label
-from gradflow.render.figure.marks import DOTTED, Dashes, Key, Range, rule_name, stroke, subject
+from gradflow.render.figure.marks import DOTTED, Dashes, Key, Range, line_of, rule_name, stroke, subject
 from gradflow.render.figure.theme import Theme
-from gradflow.render.numbers import decades, number
 from gradflow.render.summary import alarms, plural, worst_highway
 
 _APART = math.log10(2)  # decades: the identity counterfactual is shown where it differs by more
 
 
+def along_depth(report: Report) -> list[Highway]:
+    """Those that no loop makes."""
+    return [h for h in report.highways if loops.turns(h) == 1]
+
+
 def heights(report: Report) -> Iterator[float | None]:
     """The decades of all that is drawn here; None for what is 0."""
-    for highway in report.highways:
+    for highway in along_depth(report):
         for gain in (1.0, *highway.fork_gains, *([highway.identity_gain] if differs(highway) else [])):
             yield None if gain is None else height_of(highway, gain)
 
@@ -41,7 +49,7 @@ def differs(highway: Highway) -> bool:
 
 def draw(axes: Axes, report: Report, limits: Range, theme: Theme) -> list[Key]:
     """All highways, and their counterfactuals where these say something else."""
-    drawn = [(highway, forks) for highway in report.highways if (forks := line(axes, highway, report, limits, theme.ink))]
+    drawn = [(highway, forks) for highway in along_depth(report) if (forks := line(axes, highway, report, limits, theme.ink))]
     keys: list[Key] = [(stroke(theme.ink, 2.0), "highway: the skips alone")] if drawn else []
     for highway, forks in drawn:
         if differs(highway) and highway.identity_gain is not None:
@@ -83,20 +91,20 @@ def _drawn(highway: Highway, gain: float, limits: Range) -> float:
 
 def signs(report: Report, limits: Range, theme: Theme) -> list[Label]:
     """Names the first fork of the worst highway, where it or its counterfactual is a decade away from 1 or from the other."""
-    highway = worst_highway(report)
+    highway = worst_highway(replace(report, highways=along_depth(report)))
     forks = [] if highway is None else _forks(highway, report)
     if highway is None or highway.gain is None or not forks:
         return []
-    x, found = forks[0], [f for f in alarms(report) if f.where == highway.name and subject(f.rule) != "skip"]
+    x, found = forks[0], [f for f in alarms(report) if f.where == highway.name and subject(f.rule) == "highway"]
     color = theme.alarm[found[0].severity] if found else theme.grey
     log = decades(highway.gain)
     labels = []
     if found or log is None or abs(log) >= 1:
         name = rule_name(found[0].rule) if found else "highway"
-        of = "skip" if len(set(highway.skips)) == len(highway.skips) else "call"
-        text = f"{name}: {plural(len(highway.skips), of)} pass on {number(highway.gain, 3)}"
-        labels.append(Label(x=x, y=_drawn(highway, highway.fork_gains[0], limits), text=text, color=color))
+        text = f"{name}: × {number(highway.gain, 3)} along its {plural(len(highway.skips), 'skip')}"
+        place = line_of(found[0].location) if found else ""
+        labels.append(Label(x=x, y=_drawn(highway, highway.fork_gains[0], limits), text=text, color=color, place=place))
     if differs(highway) and highway.identity_gain is not None:
-        text = f"with λ = 1 it would pass on {number(highway.identity_gain, 3)}"
+        text = f"the highway alone with λ = 1, all else as it is: × {number(highway.identity_gain, 3)}"
         labels.append(Label(x=x, y=_drawn(highway, highway.identity_gain, limits), text=text, color=theme.grey))
     return labels

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from gradflow.records import Report, Skip
 from gradflow.render.figure import marks
 from gradflow.render.figure.marks import Drawn, Key
-from gradflow.render.figure.skips import middle, size
+from gradflow.render.figure.skips import places, size
 from gradflow.render.figure.theme import Theme
 
 _SCALE = (-1.0, -0.5, 0.0, 0.5, 1.0)  # cosines whose colours the key shows
@@ -19,17 +19,17 @@ _SCALE = (-1.0, -0.5, 0.0, 0.5, 1.0)  # cosines whose colours the key shows
 
 def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     """Branch over skip, ‖f‖/‖s‖, coloured by cos(s, f): above 1 the branch carries more of the gradient, below 1 the skip does."""
-    ratios = [(s, _ratio(s)) for s in report.skips]
+    ratios, at_x = [(s, _ratio(s)) for s in report.skips], places(axes, report)
     known = [(s, r) for s, r in ratios if r is not None and math.isfinite(r)]
     limits = marks.span_of([r for _, r in known], floor=any(r == -math.inf for _, r in ratios))
     marks.decade_axis(axes, limits, theme)
     marks.at_one(axes, 0, theme)
     axes.axhspan(0, limits.high, color=theme.grey, alpha=0.09, linewidth=0, zorder=0.3)
-    grey = [(middle(s), r) for s, r in known if s.cos_skip_branch is None]
+    grey = [(at_x[s.id], r) for s, r in known if s.cos_skip_branch is None]
     axes.scatter([x for x, _ in grey], [r for _, r in grey], s=size(report.skips), facecolors="none", edgecolors=theme.grey, linewidths=0.9, zorder=3)
-    marks.edge(axes, [middle(s) for s, r in ratios if r == -math.inf], limits.floor, "v", theme.ink)
-    marks.edge(axes, [middle(s) for s, r in ratios if r == math.inf], limits.ceiling, "^", theme.ink)
-    colored = [(middle(s), r, s.cos_skip_branch) for s, r in known if s.cos_skip_branch is not None]
+    marks.edge(axes, [at_x[s.id] for s, r in ratios if r == -math.inf], limits.floor, "v", theme.ink)
+    marks.edge(axes, [at_x[s.id] for s, r in ratios if r == math.inf], limits.ceiling, "^", theme.ink)
+    colored = [(at_x[s.id], r, s.cos_skip_branch) for s, r in known if s.cos_skip_branch is not None]
     axes.scatter(
         [x for x, _, _ in colored], [r for _, r, _ in colored], s=size(report.skips), c=[cosine for _, _, cosine in colored], cmap=theme.cosines, vmin=-1,
         vmax=1, edgecolors=theme.grey, linewidths=0.4, zorder=3,

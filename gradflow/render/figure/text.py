@@ -10,6 +10,7 @@ from functools import cache
 from matplotlib.backend_bases import RendererBase
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from gradflow.blocks import called
 from gradflow.render.names import ELLIPSIS, clean, shorten
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -28,7 +29,7 @@ def glyphs(text: str) -> str:
 
 def short(name: str, width: int) -> str:
     """A name for a label, shortened in the middle to `width` characters."""
-    return shorten(glyphs(name) or "(the model itself)", width)
+    return shorten(called(glyphs(name)), width)
 
 
 def power(exponent: float) -> str:

@@ -7,6 +7,7 @@ from statistics import median
 
 from matplotlib.axes import Axes
 
+from gradflow.numbers import decades, number
 from gradflow.records import Layer, Parameter, Report, Severity
 from gradflow.render.figure import marks
 from gradflow.render.figure.labels import Label
@@ -15,7 +16,6 @@ from gradflow.render.figure.marks import DASHED, Drawn, Key, Point, rule_name
 from gradflow.render.figure.stages import colors_of
 from gradflow.render.figure.text import short
 from gradflow.render.figure.theme import Theme
-from gradflow.render.numbers import decades, number
 from gradflow.render.summary import alarms
 
 _TITLE = "Weight updates: how fast each matrix moves"
@@ -67,5 +67,7 @@ def _alarms(
             x, y = places[f.where]
             at[f.severity].append((x, y))
             apart = "" if usual is None else f", {number(10 ** min(abs(y - usual), 300), 3)} times {'faster' if y > usual else 'slower'}"
-            labels.append(Label(x=x, y=y, text=f"{rule_name(f.rule)}: {short(f.where, 30)}{apart}", color=theme.alarm[f.severity]))
+            labels.append(
+                Label(x=x, y=y, text=f"{rule_name(f.rule)}: {short(f.where, 30)}{apart}", color=theme.alarm[f.severity], place=marks.line_of(f.location))
+            )
     return at, labels

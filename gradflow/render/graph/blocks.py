@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradflow.blocks import Token, tokens
+from gradflow.blocks import Token, called, tokens
 from gradflow.diagram import Diagram, Node
 from gradflow.render.folding import pattern
 from gradflow.render.names import place
@@ -212,7 +212,7 @@ def _title(prefix: Prefix, run: _Blocks, hidden: Sequence[Node]) -> str:
     """`h.[1-11]: 11 more like h.0`, `cell: calls 1–5 like call 0`."""
     if prefix[-1] == _CALL:
         numbers = f"call {run.hidden[0]}" if len(run.hidden) == 1 else f"calls {run.hidden[0]}–{run.hidden[-1]}"
-        return f"{shared_module(hidden) or '(the model itself)'}: {numbers} like call {' and '.join(map(str, run.shown))}"
+        return f"{called(shared_module(hidden))}: {numbers} like call {' and '.join(map(str, run.shown))}"
     text = "".join(map(str, prefix))
     more, like = (", ".join(pattern(f"{text}{k}" for k in indices)) for indices in (run.hidden, run.shown))
     return f"{more}: {len(run.hidden)} more like {like}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from gradflow.diagram import Diagram, Node, Skip
+from gradflow.numbers import count
 from gradflow.records import Location
 from gradflow.render import folding
 from gradflow.render.columns import Column, lay_out, printed, wrap
@@ -16,7 +17,6 @@ from gradflow.render.graph import gutter
 from gradflow.render.graph.blocks import Row, row_of, rows
 from gradflow.render.graph.colors import TERMINAL
 from gradflow.render.names import clean, link, place, shorten
-from gradflow.render.numbers import count
 from gradflow.render.summary import listed, plural
 
 NARROWEST = 60

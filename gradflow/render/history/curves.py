@@ -9,23 +9,26 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FuncFormatter
 
-from gradflow.records import History
+from gradflow.numbers import number
+from gradflow.records import History, Turn
+from gradflow.render.figure.canvas import renderer
 from gradflow.render.figure.marks import DASHED, Key, at_one, decade_axis, dot, span_of, stroke
-from gradflow.render.figure.text import glyphs, power
+from gradflow.render.figure.text import glyphs, power, width_of
 from gradflow.render.figure.theme import Theme
-from gradflow.render.history import grid
+from gradflow.render.history import grid, words
 from gradflow.render.names import keep_end
-from gradflow.render.numbers import number
 
 _WIDE = 50.0  # ratio of the largest to the least, from which on an axis is logarithmic
+_SAID = 9.0  # points: what is said of a gap
 _NAMED = 4  # curves that the key names
 Curve = Sequence[float | None]
 
 
-def loss(axes: Axes, history: History, theme: Theme) -> None:
-    """The loss of the profiled batches."""
+def loss(axes: Axes, history: History, theme: Theme) -> list[Key]:
+    """The loss of the profiled batches; its key is that of the line that every panel has where the run turned."""
     values = _numbers([entry.loss for entry in history.entries])
     axes.plot(values, color=theme.ink, linewidth=1.3, marker=_mark(values), markersize=2.6)
     known = values[np.isfinite(values)]
@@ -33,6 +36,8 @@ def loss(axes: Axes, history: History, theme: Theme) -> None:
         axes.set_yscale("log", subs=[])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power(math.log10(value))))
     axes.margins(y=0.15)
+    color, turned = _turn(history, theme)
+    return [(stroke(color, 1.4), f"turns {'sick' if turned.verdict == 'sick' else 'to warnings'}\nat step {turned.step:,}")] if turned else []
 
 
 def lambdas(axes: Axes, history: History, theme: Theme) -> list[Key]:
@@ -49,6 +54,7 @@ def lambdas(axes: Axes, history: History, theme: Theme) -> list[Key]:
     if max(map(abs, known), default=0) > _WIDE:
         axes.set_yscale("symlog", linthresh=1.0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
+    _gaps(axes, history, [curves[i] for i in shown], theme)
     ringed = _rings(axes, history, curves, theme)
     keys: list[Key] = [(stroke(theme.grey, 1.0, DASHED), "λ = 1")]
     keys += [(stroke(_shade(i, len(curves), theme)), _named(history.skips[i].id, curves[i])) for i in _farthest(curves, shown)]
@@ -70,9 +76,37 @@ def highways(axes: Axes, history: History, theme: Theme) -> list[Key]:
     for i, row in enumerate(rows):
         _curve(axes, np.where(np.isneginf(row), limits.floor, row), _shade(i, len(rows), theme), len(rows))
     decade_axis(axes, limits, theme, bins=3)
+    _gaps(axes, history, curves, theme)
     return [
         (stroke(_shade(i, len(rows), theme)), _named(f"to {history.highways[i].rpartition(' … ')[2]}", curves[i])) for i in _farthest(curves, range(len(rows)))
     ]
+
+
+def turn(axes: Axes, history: History, theme: Theme) -> None:
+    """A line before the column in which the run turned; none where it began so."""
+    color, turned = _turn(history, theme)
+    if turned is not None:
+        axes.axvline(next(i for i, entry in enumerate(history.entries) if entry.step == turned.step) - 0.5, color=color, linewidth=1.4, zorder=5)
+
+
+def _turn(history: History, theme: Theme) -> tuple[str, Turn | None]:
+    turned = words.turn(history)
+    if turned is None or turned.step == history.entries[0].step:
+        return "", None
+    return theme.alarm["error" if turned.verdict == "sick" else "warning"], turned
+
+
+def _gaps(axes: Axes, history: History, curves: Sequence[Curve], theme: Theme) -> None:
+    """Grey where no curve has a value, and why, where there is room to say it."""
+    for first, last in grid.gaps(curves):
+        axes.axvspan(first - 0.5, last + 0.5, color=theme.faint, linewidth=0, zorder=0.9)
+        said = words.silent(history, first, last)
+        share = (last + 1 - first) / len(history.entries)
+        if width_of(said, renderer(axes.figure.figure), FontProperties(size=_SAID)) < 0.95 * share * axes.get_window_extent().width:
+            middle = ((first + last) / 2, 0.5)
+            axes.annotate(said, middle, xycoords=("data", "axes fraction"), fontsize=_SAID, color=theme.ink, ha="center", va="center", zorder=6, bbox={
+                "boxstyle": "round,pad=0.25", "facecolor": theme.paper, "edgecolor": "none", "alpha": 0.9,
+            })  # fmt: skip
 
 
 def _curve(axes: Axes, values: grid.Grid, color: str, many: int) -> None:

@@ -66,6 +66,28 @@ def _farthest(block: npt.NDArray[np.generic]) -> float:
     return float(measured[np.abs(measured).argmax()]) if measured.size else math.nan
 
 
+def gaps(curves: Sequence[Sequence[float | None]]) -> list[tuple[int, int]]:
+    """First and last column of each run in which none of the curves has a value."""
+    columns = enumerate(zip(*curves, strict=True))
+    runs = [list(run) for silent, run in groupby(columns, key=lambda column: all(v is None for v in column[1])) if silent]
+    return [(run[0][0], run[-1][0]) for run in runs]
+
+
+def dark(zeros: npt.NDArray[np.bool_]) -> tuple[range, range] | None:
+    """Rows and columns of the largest rectangle of zeros that reaches the last column; None where there is none."""
+    reach = [next((i for i, zero in enumerate(reversed(row)) if not zero), len(row)) for row in zeros.tolist()]  # how many columns back from the last
+    best, area = (0, 0, 0), 0
+    begun: list[tuple[int, int]] = []  # (first row, width) of the rectangles that may still grow, narrow ones first
+    for row, wide in enumerate([*reach, 0]):
+        top = row
+        while begun and begun[-1][1] >= wide:
+            top, width = begun.pop()
+            if width * (row - top) > area:
+                best, area = (top, row, width), width * (row - top)
+        begun.append((top, wide))
+    return (range(best[0], best[1]), range(zeros.shape[1] - best[2], zeros.shape[1])) if area else None
+
+
 def is_even(steps: Sequence[int]) -> bool:
     """Whether the steps stand at equal distances, so that the axis of columns is one of steps."""
     return len(list(groupby(np.diff(steps)))) <= 1

@@ -9,20 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gradflow.records import VERDICTS, History, LayerTrack
+from gradflow.render.figure.canvas import renderer
 from gradflow.render.figure.marks import Key
-from gradflow.render.figure.text import glyphs, power
+from gradflow.render.figure.text import power, short, width_of
 from gradflow.render.figure.theme import Theme
-from gradflow.render.history import grid
+from gradflow.render.history import grid, words
 from gradflow.render.names import keep_end
 
 ROWS, COLUMNS = 400, 600  # cells; beyond them blocks are folded, that none is lost between two pixels
 _NAMED = 36  # layers whose names stand beside their rows
+_SAID = 10.0  # points: what is said of what is dark
 _APART = 6.5  # points between two marks
 _LEAST, _MOST = 2, 6  # decades of the colour scale, either way
 # Blue for what vanishes, orange for what explodes: apart for every kind of colour blindness, and in grey by how far they are from the middle.
@@ -47,6 +50,7 @@ def draw(axes: Axes, strip: Axes, history: History, theme: Theme) -> ScalarMappa
     axes.patch.set(facecolor=theme.paper, hatch="////", edgecolor=theme.faint, linewidth=0)
     axes.imshow(pixels, extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect="auto", interpolation="nearest", zorder=1)
     _marks(axes, history, theme)
+    _dark(axes, history, theme)
     _rows(axes, history.layers)
     colors = np.array([to_rgb(theme.verdict[v][0]) for v in VERDICTS])
     strip.imshow(colors[grid.gravest(grid.verdicts(history.entries), 1, COLUMNS)], extent=(-0.5, width - 0.5, 0, 1), aspect="auto", interpolation="nearest")
@@ -78,11 +82,27 @@ def _marks(axes: Axes, history: History, theme: Theme) -> None:
         shown.set_path_effects(halo)
 
 
+def _dark(axes: Axes, history: History, theme: Theme) -> None:
+    """In the midst of what stays exactly 0 to the end, from when on and where, if there is room to say it."""
+    found = grid.dark(np.isneginf(grid.decades([entry.gains for entry in history.entries])))
+    if found is None:
+        return
+    rows, columns = found
+    between = [keep_end(short(history.layers[row].name, 60), 30) for row in (rows[0], rows[-1])]
+    lines = [f"exactly 0 {words.stretch(history.entries, columns[0], columns[-1])}", " to ".join(dict.fromkeys(between))]
+    box, fig = axes.get_window_extent(), axes.figure.figure
+    measure, font = renderer(fig), FontProperties(size=_SAID, weight="bold")
+    wide = max(width_of(line, measure, font) for line in lines) / len(columns) * len(history.entries)
+    if wide < 0.95 * box.width and 2.0 * _SAID * len(lines) / 72 * fig.dpi < box.height * len(rows) / len(history.layers):
+        middle = (columns[0] + columns[-1]) / 2, (rows[0] + rows[-1]) / 2
+        axes.text(*middle, "\n".join(lines), fontsize=_SAID, fontweight="bold", color=theme.paper, ha="center", va="center", zorder=4, parse_math=False)
+
+
 def _rows(axes: Axes, layers: Sequence[LayerTrack]) -> None:
     """Names beside the rows: all of them, or every second, third … one, that they can be read."""
     axes.set_ylim(len(layers) - 0.5, -0.5)
     at = range(0, len(layers), -(-len(layers) // _NAMED))
-    axes.set_yticks(at, [keep_end(glyphs(layers[i].name) or "(the model itself)", 22) for i in at], parse_math=False, fontsize=7.0)
+    axes.set_yticks(at, [keep_end(short(layers[i].name, 60), 22) for i in at], parse_math=False, fontsize=7.0)
 
 
 def color_bar(fig: Figure, axes: Axes, scale: ScalarMappable, theme: Theme) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 
-from gradflow.records import History, Turn
+from gradflow.numbers import count, number
+from gradflow.records import Entry, History, Turn
 from gradflow.render import summary
+from gradflow.render.check.words import title as rule
 from gradflow.render.names import clean, place
-from gradflow.render.numbers import count, number
 
 
 def title(history: History) -> str:
-    """How the run went: `sick from step 300 on`, `sick at 3 of 21 steps, first at 300`, `healthy throughout`."""
+    """How the run went: `sick from step 300 on`, `sick from step 500 on, first at 300`, `sick at 3 of 21 steps, first at 300`, `healthy throughout`."""
     entries = list(history.entries)
     for verdict, said in (("sick", "sick"), ("warnings", "warnings")):
         at = [i for i, entry in enumerate(entries) if entry.verdict == verdict]
         if at and len(at) == len(entries) - at[0]:
             return f"{said} from step {entries[at[0]].step:,} on"
+        well = max((i for i, entry in enumerate(entries) if entry.verdict != verdict), default=-1)
+        if at and at[0] < well < len(entries) - 2:
+            return f"{said} from step {entries[well + 1].step:,} on, first at {entries[at[0]].step:,}"
         if at:
             return f"{said} at {len(at):,} of {summary.plural(len(entries), 'step')}, first at {entries[at[0]].step:,}"
     return "healthy throughout"
@@ -60,10 +65,26 @@ def facts(history: History) -> str:
         f"{environment.device} {environment.dtype}{amp}",
         f"{number(seconds, 2)} s a profile (median)",
     ]
-    return " · ".join([*said, *missed, *_often(history)])
+    return " · ".join([*said, *missed])
 
 
-def _often(history: History) -> list[str]:
-    """The rules that were found at most steps, for the rest of the run that the sentence does not tell."""
+def often(history: History) -> str:
+    """The rules that were found at most steps, for the rest of the run that the sentence does not tell; empty where there was no alarm."""
     steps = Counter(code for entry in history.entries for code in {n.rule for n in entry.findings if n.severity != "info"})
-    return [f"{', '.join(f'{code} at {times}' for code, times in steps.most_common(4))} of {len(history.entries)} steps"] if steps else []
+    told = ", ".join(f"{rule(code)} at {times}" for code, times in steps.most_common(4))
+    return f"{told} of {summary.plural(len(history.entries), 'step')}" if steps else ""
+
+
+def silent(history: History, first: int, last: int) -> str:
+    """Why no skip or highway has a value in the columns `first` to `last`: `no gradient from step 50 on`."""
+    entries = history.entries
+    between = entries[first : last + 1]
+    what = "no gradient" if all(any(gain == 0 for gain in entry.gains) for entry in between) else "not defined"
+    return f"{what} {stretch(entries, first, last)}"
+
+
+def stretch(entries: Sequence[Entry], first: int, last: int) -> str:
+    """`at step 50`, `from step 50 to 70`, `from step 50 on`."""
+    if last == len(entries) - 1 and first < last:
+        return f"from step {entries[first].step:,} on"
+    return f"from step {entries[first].step:,} to {entries[last].step:,}" if first < last else f"at step {entries[first].step:,}"

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from gradflow.blocks import called
 from gradflow.difference import Difference
+from gradflow.numbers import defined, number, span, sparkline
 from gradflow.records import Location, Report, Severity, Verdict
 from gradflow.render import difference, findings, headline, measures, summary, tables
 from gradflow.render.check.words import title
 from gradflow.render.columns import Column
 from gradflow.render.markdown.escape import code, escape
 from gradflow.render.names import clean, place
-from gradflow.render.numbers import defined, number, span, sparkline
 
 WIDTH = 100
 _BARS = 60
@@ -91,14 +92,13 @@ def _findings(report: Report, view: tables.View) -> str:
 
 
 def _finding(entry: findings.Entry, source: Source) -> str:
-    names = ", ".join(code(name or "(the model itself)") for name in entry.names[:_MOST_NAMES])
-    more = f" and {len(entry.names) - _MOST_NAMES} more" if len(entry.names) > _MOST_NAMES else ""
+    names = ", ".join(code(called(name)) for name in entry.names[:_MOST_NAMES])
+    more = summary.more(len(entry.names) - _MOST_NAMES)
     times = f" ×{entry.times}" if entry.times > 1 else ""
     lines = [f"- {_SEVERITIES[entry.severity]} **{escape(title(entry.rule))}**{times} {names}{more}", escape(entry.message)]
     lines += [f"*Fix:* {escape(entry.fix)}"] if entry.fix else []
     if entry.locations:
-        places = f" and {summary.plural(len(entry.locations) - 1, 'more place')}" if len(entry.locations) > 1 else ""
-        lines.append(f"*At:* {_at(entry.locations[0], source)}{places}")
+        lines.append(f"*At:* {_at(entry.locations[0], source)}{entry.elsewhere}")
     return "<br>".join(lines) + "\n"
 
 

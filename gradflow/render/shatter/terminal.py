@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from gradflow.numbers import BARS, UNDEFINED, number, percent
 from gradflow.render import folding
 from gradflow.render.columns import Column, lay_out, printed, wrap
 from gradflow.render.names import clean, link, place, shorten
-from gradflow.render.numbers import BARS, UNDEFINED, number, percent
 from gradflow.render.shatter import words
 from gradflow.render.summary import listed, plural
 from gradflow.shatter_records import Curve, Likeness, ShatterReport

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradflow.numbers import count, number, percent
 from gradflow.render.names import clean
-from gradflow.render.numbers import count, number, percent
 from gradflow.render.summary import listed
 from gradflow.shatter_records import BROKEN, Curve, Likeness, Process, Reference, ShatterReport
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them. Pure functions from floats to text; never rounds a number that is not 1 to "1"."""
+"""Numbers as people read them, in messages, notes and on every page alike. Pure functions from floats to text; never rounds a number that is not 1 to "1"."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ _ONE = 1e-9
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """`value` with 3 to 4 significant digits: 0.5, 1, 5.55e-17; None is an en dash. Only what is within 1e-9 of 1 prints as 1."""
+    """`value` with 3 to 4 significant digits: 0.5, 1, 5.55e-17; None is an en dash. Only what is within 1e-9 of 1 prints as 1.
+
+    Args:
+        digits: one fewer where there is an exponent.
+    """
     if value is None:
         return UNDEFINED
+    if not math.isfinite(value):
+        return str(value)
     if value == 0:
         return "0"
     magnitude = abs(value)
