@@ -44,7 +44,7 @@ def _highway(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Find
         findings.append(
             Finding(
                 rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
-                decades=rule.decades(highway.gain) / loops.turns(highway) if severity != "info" else 0.0, location=_worst_location(highway, skips),
+                decades=rule.decades(highway.gain) / highway.turns if severity != "info" else 0.0, location=_worst_location(highway, skips),
                 fix=remedies.of_highway(rule, highway, skips) if not blame else _off_the_trunk(highway, blame),
                 message=_message(highway, skips, word, blame, eased=broken[0] == "error" and severity == "warning"),
             )
@@ -54,7 +54,7 @@ def _highway(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Find
 
 def _message(highway: Highway, skips: Sequence[Skip], word: str, blame: str, *, eased: bool) -> str:
     """What the skips alone carry, what really arrives, and what is to blame. `eased`: whether a highway beyond the limit of errors is a warning."""
-    if loops.turns(highway) > 1:
+    if highway.turns > 1:
         return loops.message(highway, skips, _describe(highway, skips)) + blame
     total = "" if highway.total_gain is None else f"; with the branches it is {number(highway.total_gain)}"
     made_up = " The branches make up for it." if eased and _made_up(highway) else ""
@@ -124,7 +124,7 @@ def _blame(highway: Highway, skips: Sequence[Skip], rule: Rule, severity: Severi
     """A highway on which every defined λ is 1, or which λ = 1 would not mend, loses its gradient on the trunk. Where the trunk has weights or routes tokens
     (a class token joined late), that is the architecture and at most a warning, or a note where routing alone leaves nothing."""
     on = {*highway.skips}
-    if loops.turns(highway) > 1 or _made_up(highway):
+    if highway.turns > 1 or _made_up(highway):
         severity = "warning" if severity == "error" else severity  # cells in loops: forgetting over many steps is what their gates are for
     identities = all(s.lam is None or _NEAR_ONE[0] <= s.lam <= _NEAR_ONE[1] for s in skips if s.id in on)
     trunk = {*highway.trunk_ops, *(op for s in skips if s.id in on and not _pads(s) for op in s.path_ops)}

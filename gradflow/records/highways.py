@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -87,3 +88,8 @@ class Highway(Measured):
     segments: Sequence[Segment] = ()
     streams: Sequence[Streams] = ()
     spectrum: Sequence[ForkSpectrum] = ()
+
+    @property
+    def turns(self) -> int:
+        """How often a loop's highway goes round: how often each of its skips is passed; 1 where one of them is passed once, and it is no loop."""
+        return min(Counter(self.skips).values(), default=1)

@@ -43,7 +43,7 @@ class Way:
 def way_of(highway: Highway, report: Report) -> Way:
     """The way of a loop's highway. It ends where the norm falls below the smallest number that the run's type holds with full precision: what is left of it
     farther on is the type's rounding and no gradient."""
-    count, calls = len(highway.fork_gains), loops.turns(highway)
+    count, calls = len(highway.fork_gains), highway.turns
     xs = [1 + i * calls / count for i in range(count)]
     measured = next((i for i in reversed(range(count)) if not highway.fork_gains[i] > _least(highway, report)), -1)
     zero = next((i for i in reversed(range(count)) if highway.fork_gains[i] == 0), None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from gradflow.records import Highway, Report, Skip
 from gradflow.render.figure.marks import Key, stroke
 from gradflow.render.figure.text import short
@@ -12,14 +10,9 @@ from gradflow.render.figure.theme import Theme
 _NAMED = 6  # loops that the keys name
 
 
-def turns(highway: Highway) -> int:
-    """How often the loop goes round: how often each of the highway's skips is passed; 1 where one of them is passed once, and it is no loop."""
-    return min(Counter(highway.skips).values(), default=1)
-
-
 def highways(report: Report) -> list[Highway]:
     """Those that a loop makes."""
-    return [h for h in report.highways if turns(h) > 1]
+    return [h for h in report.highways if h.turns > 1]
 
 
 def skips(report: Report) -> list[Skip]:
@@ -29,7 +22,7 @@ def skips(report: Report) -> list[Skip]:
 
 def last_call(report: Report) -> int:
     """How many calls the axis of calls has."""
-    return max([1, *(turns(h) for h in highways(report)), *(len(s.trend) for s in skips(report))])
+    return max([1, *(h.turns for h in highways(report)), *(len(s.trend) for s in skips(report))])
 
 
 def colors_of(report: Report, theme: Theme) -> dict[str, str]:

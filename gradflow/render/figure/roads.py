@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 
 from gradflow.numbers import decades, number
 from gradflow.records import Highway, Report
-from gradflow.render.figure import loops
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.marks import DOTTED, Dashes, Key, Range, line_of, rule_name, stroke, subject
 from gradflow.render.figure.theme import Theme
@@ -23,7 +22,7 @@ _APART = math.log10(2)  # decades: the identity counterfactual is shown where it
 
 def along_depth(report: Report) -> list[Highway]:
     """Those that no loop makes."""
-    return [h for h in report.highways if loops.turns(h) == 1]
+    return [h for h in report.highways if h.turns == 1]
 
 
 def heights(report: Report) -> Iterator[float | None]:

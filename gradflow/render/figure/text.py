@@ -22,9 +22,9 @@ def _has_glyph(character: str, font: str) -> bool:
 
 
 def glyphs(text: str) -> str:
-    """`text` on one line, with U+FFFD for what the figure's font cannot draw."""
+    """`text` on one line; what the figure's font cannot draw stands as its number, `\\u6f22`, so that the name can still be found."""
     font = str(findfont(FontProperties()))
-    return "".join(c if _has_glyph(c, font) else "�" for c in clean(text))
+    return "".join(c if _has_glyph(c, font) else c.encode("unicode_escape").decode() for c in clean(text))
 
 
 def short(name: str, width: int) -> str:
