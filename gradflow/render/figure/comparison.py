@@ -167,10 +167,10 @@ def _header(renderer: RendererBase, width: float, *, before: Report, after: Repo
 
 
 def _changes(found: Difference) -> str:
-    counts = Counter((f.change, f.rule) for f in found.findings)
+    counts = Counter((f.change, f.rule) for f in found.findings if {f.severity_before, f.severity_after} & {"error", "warning"})
     words = [f"{change}: {', '.join(marks.rule_name(r, n) for (c, r), n in counts.items() if c == change)}" for change in _ORDER]
     told = "; ".join(w for w in words if not w.endswith(": "))
-    return f"Findings {told}." if told else "No finding came, went, or changed."
+    return f"Findings {told}." if told else "No alarm came, went, or changed."
 
 
 def _facts(report: Report) -> str:

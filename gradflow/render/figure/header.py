@@ -16,6 +16,7 @@ from gradflow.render import names, summary
 from gradflow.render.figure.marks import worst_note
 from gradflow.render.figure.text import fill, glyphs, short, width_of
 from gradflow.render.figure.theme import Theme
+from gradflow.render.folding import pattern
 
 _BAR, _MARGIN, _BEFORE, _LEADING = 32.0, 9.0, 7.0, 5.5  # points: the coloured bar, its sides, what is below it, what a line takes beside its type
 
@@ -52,7 +53,7 @@ class Header:
 def of_report(report: Report, renderer: RendererBase, width: float, theme: Theme) -> Header:
     """The worst finding, what to do, what was profiled, what was measured; on a page `width` points wide."""
     paragraphs = [(_fitted(sentence(report), renderer, room(renderer, width)), 10.5, "bold", theme.ink, 3)]
-    if where := names.place(place_of(report)):
+    if where := " · ".join(part for part in (names.place(place_of(report)), _alike(report)) if part):
         paragraphs.append((f"Where: {where}", 9.5, "normal", theme.ink, 1))
     if summary.alarms(report):
         paragraphs.append((f"Next: {summary.next_step(report)}", 9.5, "normal", theme.ink, 2))
@@ -73,6 +74,13 @@ def _fitted(text: str, renderer: RendererBase, pixels: float) -> str:
     while len(sentences) > 1 and len(fill(" ".join(sentences), renderer, font, pixels, 9)) > _HEADLINE:
         sentences.pop()
     return " ".join(sentences)
+
+
+def _alike(report: Report) -> str:
+    """`GF208 ×12: blocks.[0-11]`: how often and where the worst alarm is found; empty where it is found once."""
+    alarms = summary.alarms(report)
+    like = dict.fromkeys(f.where for f in alarms if (f.rule, f.severity) == (alarms[0].rule, alarms[0].severity))
+    return f"{alarms[0].rule} ×{len(like)}: {summary.listed(pattern(like))}" if len(like) > 1 else ""
 
 
 def _counts(report: Report) -> list[str]:

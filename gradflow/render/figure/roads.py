@@ -88,6 +88,14 @@ def _drawn(highway: Highway, gain: float, limits: Range) -> float:
     return limits.floor if height is None else height
 
 
+def _ends(highway: Highway) -> str:
+    """`, from 0.25 to 0.02`: what it goes from and to on the panel's axis, where that does not begin at 1."""
+    top = decades(highway.top_gain) if highway.top_gain is not None else 0.0
+    if highway.gain is None or highway.top_gain is None or top is None or abs(top) < _APART:
+        return ""
+    return f", from {number(highway.top_gain, 3)} to {number(highway.gain * highway.top_gain, 3)}"
+
+
 def signs(report: Report, limits: Range, theme: Theme) -> list[Label]:
     """Names the first fork of the worst highway, where it or its counterfactual is a decade away from 1 or from the other."""
     highway = worst_highway(replace(report, highways=along_depth(report)))
@@ -100,7 +108,7 @@ def signs(report: Report, limits: Range, theme: Theme) -> list[Label]:
     labels = []
     if found or log is None or abs(log) >= 1:
         name = rule_name(found[0].rule) if found else "highway"
-        text = f"{name}: × {number(highway.gain, 3)} along its {plural(len(highway.skips), 'skip')}"
+        text = f"{name}: × {number(highway.gain, 3)} along its {plural(len(highway.skips), 'skip')}{_ends(highway)}"
         place = line_of(found[0].location) if found else ""
         labels.append(Label(x=x, y=_drawn(highway, highway.fork_gains[0], limits), text=text, color=color, place=place))
     if differs(highway) and highway.identity_gain is not None:

@@ -44,7 +44,7 @@ def _keys(ratios: Sequence[float | None], cosines: bool, unknown: bool, theme: T
         scale = tuple(Line2D([], [], color=theme.cosines((c + 1) / 2), marker="o", markersize=5, linestyle="") for c in _SCALE)
         keys.append((scale, "cos(skip, branch): −1 opposed, 0, +1 aligned"))
     keys += [(marks.dot(theme.grey, hollow=theme.paper), "no cosine")] if unknown else []
-    counts = ((-math.inf, "v", "branch 0"), (math.inf, "^", "skip 0"))
+    counts = ((-math.inf, "v", "branch carries 0"), (math.inf, "^", "skip carries 0"))
     keys += [(marks.dot(theme.ink, marker), f"{name} ({ratios.count(r)})") for r, marker, name in counts if r in ratios]
     nothing = ratios.count(None)
     return keys + ([(marks.dot(theme.paper), f"unknown ({nothing})")] if nothing else [])

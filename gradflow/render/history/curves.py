@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from gradflow.numbers import number
 from gradflow.records import History, Turn
 from gradflow.render.figure.canvas import renderer
-from gradflow.render.figure.marks import DASHED, Key, at_one, decade_axis, dot, span_of, stroke
+from gradflow.render.figure.marks import DASHED, Key, at_one, decade_axis, dot, edge, span_of, stroke
 from gradflow.render.figure.text import glyphs, power, width_of
 from gradflow.render.figure.theme import Theme
 from gradflow.render.history import grid, words
@@ -67,17 +67,19 @@ def is_flat(history: History) -> bool:
 
 
 def highways(axes: Axes, history: History, theme: Theme) -> list[Key]:
-    """The gain of each highway, in decades."""
+    """The gain of each highway, in decades; what is exactly 0 is a triangle at the lower edge."""
     rows = grid.decades([entry.highway_gains for entry in history.entries])
     finite = rows[np.isfinite(rows)]
     limits = span_of(finite.tolist(), floor=bool(np.isneginf(rows).any()))
     at_one(axes, 0.0, theme)
     curves = _aligned([entry.highway_gains for entry in history.entries], len(history.highways))
     for i, row in enumerate(rows):
-        _curve(axes, np.where(np.isneginf(row), limits.floor, row), _shade(i, len(rows), theme), len(rows))
+        _curve(axes, np.where(np.isneginf(row), math.nan, row), _shade(i, len(rows), theme), len(rows))
+        edge(axes, np.flatnonzero(np.isneginf(row)).tolist(), limits.floor, "v", _shade(i, len(rows), theme))
     decade_axis(axes, limits, theme, bins=3)
     _gaps(axes, history, curves, theme)
-    return [
+    zero: list[Key] = [(dot(theme.ink, "v"), "exactly 0")] if np.isneginf(rows).any() else []
+    return zero + [
         (stroke(_shade(i, len(rows), theme)), _named(f"to {history.highways[i].rpartition(' … ')[2]}", curves[i])) for i in _farthest(curves, range(len(rows)))
     ]
 
