@@ -22,6 +22,8 @@ from gradflow.subject.structure import class_name, dtype_name, replaced, tensors
 
 Amp = Literal["bf16", "fp16"]
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_SEEDS = 2**63  # torch takes twice as many: batches and repetitions count upward from the seed
+_SAID = 100  # characters of torch's own reason; what is longer is a list of its backends
 _SHORT_DTYPES = {"fp32": "float32", "fp64": "float64", "fp16": "float16", "bf16": "bfloat16", "half": "float16", "double": "float64", "float": "float32"}
 
 
@@ -108,7 +110,7 @@ def given(model: nn.Module, inputs: object, targets: object | None, loss: str | 
         errors.UsageError: a number is out of its range.
         errors.GradflowError: as `check_model`, and what the batch and the loss raise.
     """
-    check_counts(batches, settings.probes)
+    check_counts(batches, settings.probes, settings.seed)
     check_model(model)
     model, notes = written(model)
 
@@ -158,7 +160,7 @@ def check_options(options: Options) -> None:
         errors.UsageError: a number is out of its range, or there is no such device or dtype.
         errors.InputError, errors.LossError, errors.WeightsError: an input, a loss or a file that is wrong whatever the model.
     """
-    check_counts(options.batches, options.probes)
+    check_counts(options.batches, options.probes, options.seed)
     _check_device(options.device)
     _dtype(options.dtype)
     amp_of(options.amp)
@@ -169,12 +171,14 @@ def check_options(options: Options) -> None:
         check_weights(options.weights)
 
 
-def check_counts(batches: object, probes: object) -> None:
+def check_counts(batches: object, probes: object, seed: object) -> None:
     """Refuse numbers that no run can have.
 
     Raises:
-        errors.UsageError: fewer than one batch, or fewer than no probes.
+        errors.UsageError: fewer than one batch, fewer than no probes, or a seed that torch does not take.
     """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < _SEEDS:
+        raise errors.UsageError(option="--seed", value=seed, expected="a whole number from 0 to 2**63 - 1")
     for option, value, least in (("--batches", batches, 1), ("--probes", probes, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise errors.UsageError(option=option, value=value, expected=f"a whole number, {least} or more")
@@ -244,8 +248,17 @@ def _placed(targets: object, device: torch.device) -> object:
 def _check_device(name: str) -> None:
     try:
         torch.empty(0, device=torch.device(name)).cpu()
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        raise errors.UsageError(option="--device", value=name, expected=f"a device that torch can use here ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError, ImportError) as error:
+        here = ", ".join(("cpu", *(f"{kind}:{i}" for kind, count in _accelerators() for i in range(count))))
+        said = str(error).splitlines()[0]
+        why = f" ({said})" if len(said) <= _SAID and "Expected one of" not in said else ""
+        raise errors.UsageError(option="--device", value=name, expected=f"a device that torch can use here, one of {here}{why}") from error
+
+
+def _accelerators() -> list[tuple[str, int]]:
+    """The kinds of accelerators that torch sees, and how many of each."""
+    found = [("cuda", torch.cuda.device_count()), ("xpu", torch.xpu.device_count()), ("mps", int(torch.backends.mps.is_available()))]
+    return [(kind, count) for kind, count in found if count]
 
 
 def _dtype(name: str | None) -> torch.dtype | None:
@@ -253,7 +266,7 @@ def _dtype(name: str | None) -> torch.dtype | None:
         return None
     known = _SHORT_DTYPES.get(name, name)
     if known not in _DTYPES:
-        raise errors.UsageError(option="--dtype", value=name, expected=", ".join(_DTYPES))
+        raise errors.UsageError(option="--dtype", value=name, expected=f"one of {', '.join(_DTYPES)}")
     return _DTYPES[known]
 
 
@@ -265,5 +278,5 @@ def amp_of(name: str | None) -> Amp | None:
     """
     spellings: dict[str | None, Amp | None] = {None: None, "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "half": "fp16"}
     if name not in spellings:
-        raise errors.UsageError(option="amp", value=name, expected="bf16 or fp16")
+        raise errors.UsageError(option="--amp", value=name, expected="bf16 or fp16")
     return spellings[name]

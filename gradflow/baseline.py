@@ -85,7 +85,7 @@ def read_baseline(path: Path) -> Baseline:
         return codec.loads(Baseline, text, BASELINE_SCHEMA)
     except (ValueError, RecursionError) as error:
         remedy = "Give a baseline, a report or the JSON of a check. gradflow check --update-baseline writes one where there is no such file."
-        raise refused(path, text, error, remedy=remedy) from error
+        raise refused(path, text, error, remedy=remedy, wanted=("baseline", "report", "checks")) from error
 
 
 def write_baseline(path: Path, checks: Checks, before: Baseline | None = None) -> None:

@@ -25,7 +25,7 @@ from gradflow.ignoring import Comments
 from gradflow.profiling import profile_target
 from gradflow.records import GRAVITY, VERDICTS, Checks, Finding, Location, Outcome, Report, Severity, Silenced, Trouble, verdict
 from gradflow.render.check import words
-from gradflow.rules import Rules, severity, worst_first
+from gradflow.rules import Rules, rank, severity, worst_first
 from gradflow.telling import Tell, nobody
 
 
@@ -183,11 +183,9 @@ def _united(runs: Sequence[Sequence[tuple[Finding, Item]]]) -> tuple[Item, ...]:
             kind = (finding.rule, finding.where)
             kinds.setdefault((*kind, times[kind]), []).append((finding, item))
             times[kind] += 1
-    return tuple(item for _, item in sorted((min(same, key=_order) for same in kinds.values()), key=_order))
-
-
-def _order(pair: tuple[Finding, object]) -> tuple[int, bool, bool, float]:
-    return worst_first(pair[0])
+    pairs = [min(same, key=lambda pair: rank(pair[0])) for same in kinds.values()]
+    items = {id(finding): item for finding, item in pairs}
+    return tuple(items[id(finding)] for finding in worst_first(finding for finding, _ in pairs))
 
 
 def _disagreement(label: str, runs: Mapping[int, Outcome]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from gradflow.errors import ConfigurationError, UsageError
+from gradflow.errors import ConfigurationError, UsageError, reason_of
 from gradflow.records import Location, Severity
 from gradflow.rules import RULES, choose, matching
 
@@ -130,7 +130,8 @@ def _table(file: Path) -> Mapping[str, object] | None:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(place=_near(file), reason=f"it cannot be read: {error}", remedy="Mend the file, or name another with --config.") from error
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(place=_near(file), reason=f"it cannot be read: {reason}", remedy="Mend the file, or name another with --config.") from error
     tool = document.get("tool")
     table = tool.get("gradflow") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):

@@ -30,14 +30,14 @@ class GradflowError(Exception):
 
 def reason_of(error: OSError) -> str:
     """What the system says of a file that cannot be read or written, as a part of a sentence: "no such file or directory"."""
-    return (error.strerror or "").lower() or str(error)
+    return "it is a folder" if isinstance(error, IsADirectoryError) else (error.strerror or "").lower() or str(error)
 
 
 class UsageError(GradflowError):
     """An option has a value that it cannot have."""
 
     def __init__(self, *, option: str, value: object, expected: str) -> None:
-        super().__init__(f"{option}: {value!s} is not valid.", f"Expected {expected}.")
+        super().__init__(f"{option}: {str(value) or 'an empty word'} is not valid.", f"Expected {expected}.")
 
 
 class ConfigurationError(GradflowError):
@@ -100,13 +100,20 @@ class TargetFileError(TargetError):
     """The user's file or module raised while it was imported, or while it built its model; or a library did while it built one."""
 
     def __init__(self, *, target: str, action: str, error: BaseException, traceback: str) -> None:
-        super().__init__(
-            f"{target} failed while {action}: {type(error).__name__}: {error}",
-            "Change the --arg values it was built with; the last frames are below."
-            if target.startswith(("hf:", "timm:", "torchvision:"))
-            else "Mend the file so that it runs under plain Python; the last frames are below.",
-            traceback,
-        )
+        library = target.startswith(("hf:", "timm:", "torchvision:"))
+        remedy = "Change the --arg values it was built with" if library else _remedy_of(target, error) or "Mend the file so that it runs under plain Python"
+        super().__init__(f"{target} failed while {action}: {type(error).__name__}: {error}", f"{remedy}; the last frames are below.", traceback)
+
+
+def _remedy_of(target: str, error: BaseException) -> str:
+    """What mends an error that has one usual cause; empty for others."""
+    if isinstance(error, SystemExit):
+        return "The file is imported, not run: put what reads the command line or ends the program below `if __name__ == '__main__':`"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"Install {error.name!r} beside gradflow, or run gradflow in the folder from which `import {error.name}` works"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return "A file by its path belongs to no package: name it as package.module:NAME, from the folder that holds the package"
+    return ""
 
 
 class NotAModel(TargetError):
@@ -187,11 +194,10 @@ class NoSuchName(TargetError):
 
 
 class UnsupportedTarget(TargetError):
-    def __init__(self, *, target: str, what: str) -> None:
-        super().__init__(
-            f"{target} is {what}, which is no target.",
-            "Write a model file that builds the module, and give saved weights with --weights FILE.",
-        )
+    def __init__(
+        self, *, target: str, what: str, remedy: str = "Write a model file that builds the module, and give saved weights with --weights FILE."
+    ) -> None:
+        super().__init__(f"{target} is {what}, which is no target.", remedy)
 
 
 class UntrustedCode(TargetError):
@@ -318,15 +324,25 @@ class RecordFileError(GradflowError):
         super().__init__(f"Cannot read {file}: {reason}.", remedy)
 
 
+class ForeignRecord(RecordFileError):
+    """A file that gradflow wrote, and that is something else than what is asked for."""
+
+    def __init__(self, *, file: str, what: str, wanted: str, remedy: str) -> None:
+        super().__init__(file=file, reason=f"it is {what}, not {wanted}", remedy=remedy)
+
+
+_IN_PLACE = "An operation in place (+=, relu_(), x[...] = …) overwrote what the backward pass needs: make a new tensor there."
+
+
 class ModelFailed(GradflowError):
-    """The model raised in forward, in its loss or in backward."""
+    """The model raised in forward, in its loss or in backward; or ended the process there, as sys.exit does."""
 
     exit_code = 3
 
-    def __init__(self, *, phase: str, error: BaseException, traceback: str, hint: str = "") -> None:
+    def __init__(self, *, phase: str, error: BaseException, traceback: str, hint: str = "", place: str = "") -> None:
         super().__init__(
-            f"The model failed in its {phase}: {type(error).__name__}: {error}",
-            hint or "The model's own frames are below.",
+            f"The model failed in its {phase}{place}: {type(error).__name__}: {error}",
+            " ".join(part for part in (hint, _IN_PLACE if "inplace operation" in str(error) else "", "Its own frames are below." if traceback else "") if part),
             traceback,
         )
         self.phase = phase

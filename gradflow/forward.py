@@ -15,8 +15,9 @@ from gradflow import errors
 from gradflow.guard import ParameterKeeper, eager, evaluate, plain_checkpoints, undisturbed, without_collections
 from gradflow.recorder import Recorder
 from gradflow.subject import Batch, Objective, Roots, differentiable_outputs, user_traceback
+from gradflow.subject.failing import failing_module, place, takes
 from gradflow.subject.seeding import seed_everything
-from gradflow.subject.structure import replaced, tensors
+from gradflow.subject.structure import described, replaced, tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,10 @@ def _forward(
     recorder.watch_inputs(iter(named))
     began = now()
     with recorder, _autocast(settings.amp, model), nullcontext() if around is None else around(recorder, named):
-        with blame("forward pass", f"It was called with {_described(batch)}; other inputs are given with --input or --batch. Its own frames are below."):
+        hint = f"It was called with {_described(batch)}; other inputs are given with --input or --batch."
+        with blame("forward pass", hint, model):
             output = model(*args, **kwargs)
-        with blame("loss"), _name_cuts(recorder):
+        with blame("loss", f"The output was {described(output)}."), _name_cuts(recorder):
             roots = objective(output)
     seconds = now() - began
     ends = {id(t) for t in roots.tensors} if all(c is None for c in roots.cotangents) else set()
@@ -128,14 +130,21 @@ def _name_cuts(recorder: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def blame(phase: str, hint: str = "") -> Iterator[None]:
-    """What the model raises becomes a ModelFailed; gradflow's own errors and Ctrl-C go through."""
+def blame(phase: str, hint: str = "", model: nn.Module | None = None) -> Iterator[None]:
+    """What the model raises, sys.exit() included, becomes a ModelFailed; gradflow's own errors and Ctrl-C go through.
+
+    Args:
+        hint: what to do about it.
+        model: in whose modules the exception is looked for.
+    """
     try:
         yield
     except errors.GradflowError:
         raise
-    except Exception as error:
-        raise errors.ModelFailed(phase=phase, error=error, traceback=user_traceback(error), hint=hint) from error
+    except (Exception, SystemExit) as error:
+        found = None if model is None else failing_module(error, model)
+        hint = takes(found, error) + hint
+        raise errors.ModelFailed(phase=phase, error=error, traceback=user_traceback(error), hint=hint, place=place(found)) from error
 
 
 def _autocast(amp: str | None, model: nn.Module) -> AbstractContextManager[object]:

@@ -102,6 +102,7 @@ def lay(batch: Batch, course: Course) -> Laid:
     tensors with it keep sample a's value at every point, and what has no batch dimension stays as it is. On a grid the first input alone changes.
 
     Raises:
+        errors.EmptyBatch: that input has no elements.
         NoLine: no floating input has a batch dimension, there are too few samples, the two are equal, or a grid is asked for where inputs have more numbers.
     """
     named = {id(tensor): name for name, tensor in _named(batch)}
@@ -110,6 +111,8 @@ def lay(batch: Batch, course: Course) -> Laid:
     if first is None:
         raise _integers(batch)
     samples = int(first.shape[0])
+    if first.numel() == 0:
+        raise errors.EmptyBatch(name=named[id(first)], shape=first.shape)
     along = [t for t in found if t.is_floating_point() and t.dim() >= 1 and t.shape[0] == samples]
     grid = course.grid
     if grid is None and course.between is None and first[0].numel() == 1 and len(along) == 1:

@@ -218,6 +218,7 @@ def _report(subject: Subject, tell: Tell = nobody) -> records.Report:
         severity=severity(findings),
         opaque=found.opaque,
         nonfinite=course.nonfinite,
+        limits=subject.rules.limits,
     )
 
 

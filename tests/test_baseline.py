@@ -194,8 +194,8 @@ def test_a_baseline_updated(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "no such file"), ("{", "it is not JSON: Expecting"), ("[" * 100_000, "recursion"), ("[]", "Baseline: expected an object"),
-        ('{"schema": "other/v1", "targets": {}}', "schema is 'other/v1'"),
+        (None, "no such file"), ("{", "it is not JSON: Expecting"), ("[" * 100_000, "recursion"), ("[]", "JSON that gradflow did not write: it has no schema"),
+        ('{"schema": "other/v1", "targets": {}}', "did not write: its schema is 'other/v1'"),
         (f'{{"schema": "{BASELINE_SCHEMA}", "targets": {{"m": {{"blocks": {{}}}}}}}}', "missing key 'findings'"),
     ],
     ids=["no file", "no JSON", "too deep", "no object", "another schema", "a key is missing"],

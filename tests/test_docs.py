@@ -68,6 +68,7 @@ def _put(file, language, text):
         assert file.read_text().count(old) == 1, f"{file.name} does not hold the lines once:\n{old}"
         text = file.read_text().replace(old, new)
     file.write_text(text)
+    sys.modules.pop(file.stem, None)  # another page's, or what the file held before
 
 
 def _python(code, expected, name):

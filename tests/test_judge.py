@@ -9,9 +9,10 @@ from torch import nn
 
 import gradflow
 from gradflow import judge, zoo
+from gradflow.judge.highways import judge_highways
 from gradflow.judge.layers import passed
 from gradflow.records import Layer
-from gradflow.rules import RULES
+from gradflow.rules import EVERY, RULES
 
 
 def layer(name, gain, depth=0):
@@ -91,6 +92,37 @@ def test_frozen_parameters(names, severity):
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     assert finding.severity == severity
     assert finding.value == pytest.approx(sum(n for n, trains in sizes if not trains) / sum(n for n, _ in sizes))
+
+
+class Adapted(nn.Module):
+    """Eight frozen layers, each with an adapter of rank 2 beside it if its number is in `adapted`."""
+
+    def __init__(self, adapted):
+        super().__init__()
+        self.frozen = nn.ModuleList(nn.Linear(16, 16).requires_grad_(False) for _ in range(8))
+        self.adapters = nn.ModuleDict({str(i): nn.Linear(16, 2) for i in adapted})
+        self.back = nn.ModuleDict({str(i): nn.Linear(2, 16) for i in adapted})
+
+    def forward(self, x):
+        for i, layer in enumerate(self.frozen):
+            y = layer(x)
+            x = torch.tanh(y + self.back[str(i)](self.adapters[str(i)](x)) if str(i) in self.adapters else y)
+        return x
+
+
+@pytest.mark.parametrize(("adapted", "severity"), [(range(8), "info"), ((0, 3, 6), "info"), ((0, 7), "warning")])
+def test_adapters_among_frozen_layers(adapted, severity):
+    """What trains in every few layers is meant; what trains at both ends, with most of the model frozen between, may be an accident."""
+    (finding,) = [f for f in profiled(Adapted(adapted), 8, 16).findings if f.rule == "GF113"]
+    assert finding.severity == severity and ("as adapters are" in finding.message) is (severity == "info")
+
+
+def test_one_frozen_parameter():
+    """It is named, and not counted."""
+    model = zoo.mlp(4, 16)
+    model[2].bias.requires_grad_(False)
+    (finding,) = [f for f in profiled(model, 8, 16).findings if f.rule == "GF113"]
+    assert finding.message.startswith("2.bias, ") and finding.message.endswith(" of the weights of the model, is frozen.")
 
 
 def test_nothing_frozen_and_everything_that_can_train():
@@ -179,7 +211,7 @@ def test_whether_lambda_or_the_trunk_starves_a_highway(lam, c, mapped, severity)
     report = gradflow.profile(Dimmed(lam, c, 24, mapped).double(), torch.randn(4, 16, dtype=torch.float64))
     (highway,) = report.highways
     assert highway.identity_gain == pytest.approx(c**23, rel=1e-6)
-    (finding,) = [f for f in report.findings if f.rule == "GF206"]
+    (finding,) = [f for f in judge_highways(report.highways, report.skips, EVERY) if f.rule == "GF206"]
     assert finding.severity == severity
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Draws every picture of the docs with the gradflow on the PATH. Sick models exit with 1, which is their point.
 cd "$(dirname "$0")/../.."
-for name in residual_cnn half_skip_cnn sigmoid_mlp small_gpt diseases/exploding diseases/detached diseases/post_ln diseases/closed; do
+for name in residual_cnn half_skip_cnn sigmoid_mlp small_gpt diseases/{exploding,detached,zero_gradient,non_finite,post_ln,dominating,closed}; do
   gradflow profile "docs/examples/$name.py" --png "docs/images/$(basename "$name").png" > /dev/null
   [ $? -le 1 ] || exit 1
 done
@@ -10,6 +10,7 @@ draw() {  # NAME [--theme T] TARGET OPTIONS...
   gradflow profile "${@:2}" --png "docs/images/$1.png" > /dev/null
   [ $? -le 1 ] || exit 1
 }
+draw dead_units docs/examples/diseases/dead_units.py --batches 4
 draw resnet50 torchvision:resnet50 --input 2x3x64x64
 draw resnet50_dark torchvision:resnet50 --input 2x3x64x64 --theme dark
 draw half_resnet110 gradflow.zoo:preact_resnet --arg depth=110 --arg shortcut=scaled --arg scale=0.5 --input 4x3x16x16

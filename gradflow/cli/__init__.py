@@ -9,7 +9,8 @@ import typer
 
 import gradflow
 from gradflow import errors
-from gradflow.cli import check, diff, graph, plot, profile, rule, shatter
+from gradflow.cli import check, diff, graph, misread, plot, profile, rule, shatter
+from gradflow.cli.output import open_streams, put
 
 app = typer.Typer(
     name="gradflow",
@@ -38,10 +39,18 @@ for _command in (profile.profile, check.check, graph.graph, shatter.shatter, plo
 
 def main() -> None:
     """Entry point of the `gradflow` command."""
+    open_streams()
     try:
-        app()
+        code = app(standalone_mode=False)
     except errors.GradflowError as error:
-        typer.echo(f"error: {error}", err=True)
-        if error.detail:
-            typer.echo(f"\n{error.detail}", err=True)
-        sys.exit(error.exit_code)
+        _tell(error)
+        code = error.exit_code
+    except misread.MISREAD as error:
+        if not misread.is_help(error):
+            _tell(misread.told(error, sys.argv[1:]))
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: errors.GradflowError) -> None:
+    put(sys.stderr, f"error: {error}\n" + (f"\n{error.detail}\n" if error.detail else ""))

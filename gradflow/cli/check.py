@@ -15,7 +15,7 @@ import typer
 
 from gradflow import errors
 from gradflow.cli import plan
-from gradflow.cli.options import Amp, Arguments, BatchFile, Dtype, Inputs, LossName, Quiet, Weights
+from gradflow.cli.options import Amp, Arguments, BatchFile, Dtype, Inputs, LossName, Quiet, Weights, choice, whole
 from gradflow.cli.output import FILE_WIDTH, check_writable, put, show, write
 from gradflow.configuration import Configuration, Settings, find, read
 from gradflow.telling import Tell, nobody
@@ -50,20 +50,20 @@ def check(
     dtype: Dtype = None,
     amp: Amp = None,
     eval: Annotated[bool | None, typer.Option("--eval/--no-eval", help="Run in eval mode.")] = None,
-    seed: Annotated[int | None, typer.Option(help="For everything drawn at random; 0 by default.", min=0)] = None,
+    seed: Annotated[int | None, whole("--seed", 0, "For everything drawn at random; 0 by default.")] = None,
     trust: Annotated[bool | None, typer.Option("--trust/--no-trust", help="Allow files that run code when they are loaded.")] = None,
-    batches: Annotated[int | None, typer.Option(help="Run this many batches, each drawn anew, and add their sums.", min=1)] = None,
-    probes: Annotated[int | None, typer.Option(help="Push this many random cotangents down each skip path.", min=0)] = None,
+    batches: Annotated[int | None, whole("--batches", 1, "Run this many batches, each drawn anew, and add their sums.")] = None,
+    probes: Annotated[int | None, whole("--probes", 0, "Push this many random cotangents down each skip path.")] = None,
     spectrum: Annotated[bool | None, typer.Option("--spectrum/--no-spectrum", help="Split the gradient at each fork by how many branches it passed.")] = None,
     select: Annotated[list[str] | None, typer.Option(help="Judge by these rules alone: codes, their beginnings or names; may be repeated.")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Judge by all rules but these; may be repeated.")] = None,
     limit: Annotated[list[str] | None, typer.Option(help="Move the first limit of a rule, as GF201=0.9; may be repeated.")] = None,
-    fail_on: Annotated[FailOn | None, typer.Option(help="The least severity that fails a target; error by default.")] = None,
-    format: Annotated[list[CheckFormat] | None, typer.Option(help="What to write; may be repeated, each with its --output.")] = None,
+    fail_on: Annotated[FailOn | None, choice("--fail-on", FailOn, "The least severity that fails a target; error by default.")] = None,
+    format: Annotated[list[CheckFormat] | None, choice("--format", CheckFormat, "What to write; may be repeated, each with its --output.")] = None,
     output: Annotated[list[Path] | None, typer.Option(help="Where the format of the same number goes; - for standard output, as without.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="Only findings that are new or worse than in this file fail.")] = None,
     update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write what is found to the baseline: it is known from now on.")] = False,
-    repeat: Annotated[int | None, typer.Option(help="Run with this many seeds, and tell whether the verdicts agree.", min=1)] = None,
+    repeat: Annotated[int | None, whole("--repeat", 1, "Run with this many seeds, and tell whether the verdicts agree.")] = None,
     config: Annotated[Path | None, typer.Option(help="The file with [tool.gradflow]; by default the nearest pyproject.toml upward.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -85,6 +85,7 @@ def check(
     kept = None if kept is None else plan.placed(kept, goals.folder)
     least = fail_on.value if fail_on else configuration.fail_on or "error"
     with _inside(goals.folder):
+        plan.check_apart(outputs, goals.entries, kept)
         chosen = plan.targets(goals.entries)
         checks = _checked(
             chosen, least, repeat or configuration.repeat or 1, known, kept if update_baseline else None, nobody if quiet else partial(put, sys.stderr)

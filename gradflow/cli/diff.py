@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from gradflow.cli.options import All
-from gradflow.cli.output import FILE_WIDTH, check_outputs, check_writable, put, show, write
+from gradflow.cli.options import All, choice, real
+from gradflow.cli.output import FILE_WIDTH, check_apart, check_outputs, check_writable, put, show, write
 from gradflow.cli.picture import Theme, check_picture, ending_of
 from gradflow.errors import UsageError
 from gradflow.render.figure import ThemeName
@@ -23,10 +23,10 @@ class DiffFormat(str, Enum):
 
 
 def diff(
-    before: Annotated[Path, typer.Argument(help="The older report: what gradflow profile --json wrote.")],
-    after: Annotated[Path, typer.Argument(help="The newer report.")],
-    factor: Annotated[float, typer.Option(help="Gains that changed by less are not shown.", min=1.0)] = 2.0,
-    format: Annotated[DiffFormat, typer.Option(help="For people, or JSON by docs/difference-v1.schema.json.")] = DiffFormat.TEXT,
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The older report: what gradflow profile --json wrote.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The newer report.")],
+    factor: Annotated[float, real("--factor", 1.0, "Gains that changed by less are not shown.")] = 2.0,
+    format: Annotated[DiffFormat, choice("--format", DiffFormat, "For people, or JSON by docs/difference-v1.schema.json.")] = DiffFormat.TEXT,
     output: Annotated[Path | None, typer.Option(help="Write to this file; - for standard output.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw both over each other into this .png, .svg or .pdf file; - for standard output, as PNG.")] = None,
     theme: Theme = ThemeName.LIGHT,
@@ -39,6 +39,7 @@ def diff(
     check_outputs(png, None)
     check_picture(png, theme, None)
     check_writable(output)
+    check_apart([("--png", png), ("--output", output)], {"the older report": before, "the newer report": after})
     if png == Path("-") and (output == Path("-") or (output is None and format is DiffFormat.JSON)):
         raise UsageError(option="--png", value=png, expected="a file, since the difference takes standard output")
     from gradflow.difference import difference

@@ -9,8 +9,25 @@ from typing import Annotated
 
 import typer
 
-from gradflow.cli.options import All, Amp, Arguments, BatchFile, Device, Dtype, Evaluate, Inputs, LossName, Quiet, Seed, TargetName, Trust, Weights, options_of
-from gradflow.cli.output import FILE_WIDTH, check_writable, show, write
+from gradflow.cli.options import (
+    All,
+    Amp,
+    Arguments,
+    BatchFile,
+    Device,
+    Dtype,
+    Evaluate,
+    Inputs,
+    LossName,
+    Quiet,
+    Seed,
+    TargetName,
+    Trust,
+    Weights,
+    choice,
+    options_of,
+)
+from gradflow.cli.output import FILE_WIDTH, check_apart, check_writable, show, write
 from gradflow.cli.progress import progress
 
 
@@ -22,7 +39,9 @@ class GraphFormat(str, Enum):
 
 def graph(
     target: TargetName,
-    format: Annotated[GraphFormat, typer.Option(help="A table for people, FX code, Graphviz DOT, or JSON by docs/graph-v1.schema.json.")] = GraphFormat.TABLE,
+    format: Annotated[
+        GraphFormat, choice("--format", GraphFormat, "A table for people, FX code, Graphviz DOT, or JSON by docs/graph-v1.schema.json.")
+    ] = GraphFormat.TABLE,
     output: Annotated[Path | None, typer.Option(help="Write to this file; - for standard output.")] = None,
     arg: Arguments = None,
     weights: Weights = None,
@@ -43,6 +62,7 @@ def graph(
     Exit codes: 0, 2 the target, the input or the usage is wrong, 3 the model itself failed.
     """
     check_writable(output)
+    check_apart([("--output", output)], {"the target": target, "the weights": weights, "the batch": batch})
     from gradflow.profiling import graph_target
 
     options = options_of(arg, weights, input, batch, loss, device, dtype, amp, eval, seed, trust)

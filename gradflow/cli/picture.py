@@ -8,27 +8,15 @@ from typing import Annotated
 
 import typer
 
+from gradflow.cli.options import choice
 from gradflow.cli.output import write
-from gradflow.errors import UsageError
+from gradflow.cli.refusals import EmptyPicture, IncompleteUsage
 from gradflow.records import Report
-from gradflow.render.figure import ENDINGS, PanelName, ThemeName, named
+from gradflow.render.figure import ENDINGS, PanelName, ThemeName
+from gradflow.render.names import clean
 
-
-def _theme(word: str) -> ThemeName:
-    return named("--theme", word, ThemeName)
-
-
-def _panel(word: str) -> PanelName:
-    return named("--panel", word, PanelName)
-
-
-Theme = Annotated[ThemeName, typer.Option("--theme", parser=_theme, metavar=f"[{'|'.join(t.value for t in ThemeName)}]", help="Colours of the picture.")]
-Panels = Annotated[
-    list[PanelName] | None,
-    typer.Option(
-        "--panel", parser=_panel, metavar=f"[{'|'.join(p.value for p in PanelName)}]", help="Draw this panel alone, without the header; may be repeated."
-    ),
-]
+Theme = Annotated[ThemeName, choice("--theme", ThemeName, "Colours of the picture.")]
+Panels = Annotated[list[PanelName] | None, choice("--panel", PanelName, "Draw this panel alone, without the header; may be repeated.")]
 
 
 def ending_of(file: Path) -> str:
@@ -38,20 +26,29 @@ def ending_of(file: Path) -> str:
 
 def check_picture(png: Path | None, theme: ThemeName, panels: Sequence[PanelName] | None) -> None:
     """Raises:
-    UsageError: a panel or the dark theme is asked for, and no picture.
+    IncompleteUsage: a panel or the dark theme is asked for, and no picture.
     """
     asked = [("--panel", panels[0].value)] if panels else [("--theme", theme.value)] if theme is not ThemeName.LIGHT else []
     if png is None and asked:
         option, value = asked[0]
-        raise UsageError(option=option, value=value, expected="--png FILE beside it: no picture is asked for")
+        raise IncompleteUsage(option=f"{option} {value}", needs="--png FILE", reason="no picture is asked for")
 
 
 def draw(file: Path, report: Report, theme: ThemeName, panels: Sequence[PanelName] | None) -> None:
-    """Write the picture of a report.
+    """Write the picture of a report. Of several panels one may have nothing to show: the page says so, and so does standard error.
 
     Raises:
+        EmptyPicture: no panel that is asked for has anything to show of this report.
         errors.OutputFileError: the file cannot be written.
     """
     from gradflow.render.figure import page
+    from gradflow.render.figure.panels import PANELS
 
+    empty = [name for name in dict.fromkeys(panels or ()) if not PANELS[name].has(report)]
+    reasons = list(dict.fromkeys(PANELS[name].otherwise for name in empty))
+    if empty and len(empty) == len(set(panels or ())):
+        full = [name.value for name, panel in PANELS.items() if panel.has(report)]
+        raise EmptyPicture(panels=[name.value for name in empty], report=clean(report.target.spec), reasons=reasons, full=full)
+    for name in empty:
+        typer.echo(f"note: --panel {name.value} is empty for {clean(report.target.spec)}: {PANELS[name].otherwise}", err=True)
     write(file, page.render(report, theme=theme, panels=panels or (), ending=ending_of(file)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradflow import errors
-from gradflow.cli.output import check_writable
+from gradflow.cli import output
 from gradflow.configuration import Configuration, Entry, Settings
 
 if TYPE_CHECKING:
@@ -89,6 +89,18 @@ def placed(path: Path, folder: Path) -> Path:
     if path == _STDOUT or (folder == Path.cwd() and not path.is_absolute()):
         return path
     return absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
+
+
+def check_apart(outputs: Sequence[tuple[str, Path]], entries: Sequence[Entry], baseline: Path | None) -> None:
+    """No output is a file that the check reads; called in the folder in which it runs.
+
+    Raises:
+        refusals.OverwritesInput: one is.
+    """
+    reads: dict[str, Path | str | None] = {f"the target {entry.target}": entry.target for entry in entries}
+    for entry in entries:
+        reads |= {f"the weights of {entry.target}": entry.settings.weights, f"the batch of {entry.target}": entry.settings.batch}
+    output.check_apart([("--output", file) for _, file in outputs], {**reads, "the baseline": baseline})
 
 
 def targets(entries: Sequence[Entry]) -> tuple[Target, ...]:
@@ -188,5 +200,5 @@ def pairs(formats: Sequence[str], outputs: Sequence[Path], configuration: Config
         if meant is not None and meant != name and (meant in names or meant != "json") and not (name == "sarif" and meant == "json"):
             remedy = f"a file for {name}: formats and outputs are paired in order, and `--output -` is standard output"
             raise errors.UsageError(option="--output", value=file, expected=remedy)
-        check_writable(file)
+        output.check_writable(file)
     return tuple(found)

@@ -14,8 +14,9 @@ import typer
 from gradflow import errors
 from gradflow.cli.output import check_outputs, check_writable, write
 from gradflow.cli.picture import Panels, Theme, draw, ending_of
+from gradflow.cli.refusals import EmptyPicture
 from gradflow.records import CHECKS_SCHEMA, HISTORY_SCHEMA, SCHEMA, Checks, History, Outcome, Report
-from gradflow.render.figure import ENDINGS, ThemeName
+from gradflow.render.figure import ENDINGS, PanelName, ThemeName
 from gradflow.stored import read_text, refused, schema_of
 
 _REMEDY = "Give what gradflow profile TARGET --json FILE, gradflow check --format json --output FILE or a Monitor's save() wrote."
@@ -29,7 +30,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # 
 
 
 def plot(
-    file: Annotated[Path, typer.Argument(help="What gradflow profile --json, gradflow check --format json or a Monitor wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What gradflow profile --json, gradflow check --format json or a Monitor wrote.")],
     png: Annotated[
         Path,
         typer.Option(help="The .png, .svg or .pdf file to write, - for standard output, as PNG; of a check the folder for its pictures, made if missing."),
@@ -43,9 +44,7 @@ def plot(
     """
     records = _read(file)
     if isinstance(records, Checks):
-        for report, place in list(_placed(records.outcomes, png, file)):
-            draw(place, report, theme, panel)
-        _tell_broken(records.outcomes)
+        _draw_check(records, png, file, theme, panel)
         return
     if isinstance(records, History) and panel:
         raise errors.UsageError(option="--panel", value=panel[0].value, expected=f"no panel: {file} holds a history, whose picture is one")
@@ -54,6 +53,26 @@ def plot(
         _draw_history(records, png, theme)
     else:
         draw(png, records, theme, panel)
+
+
+def _draw_check(checks: Checks, folder: Path, file: Path, theme: ThemeName, panel: Sequence[PanelName] | None) -> None:
+    """The picture of each target; one that the panels have nothing to show of is told of, and stops none of the others.
+
+    Raises:
+        EmptyPicture: the panels have nothing to show of any.
+    """
+    empty: list[EmptyPicture] = []
+    placed = list(_placed(checks.outcomes, folder, file))
+    for report, place in placed:
+        try:
+            draw(place, report, theme, panel)
+        except EmptyPicture as error:
+            empty.append(error)
+    if empty and len(empty) == len(placed):
+        raise empty[0]
+    for told in empty:
+        typer.echo(f"note: {told.fact}", err=True)
+    _tell_broken(checks.outcomes)
 
 
 def _draw_history(history: History, png: Path, theme: ThemeName) -> None:
@@ -71,12 +90,11 @@ def _read(file: Path) -> Report | Checks | History:
     text = read_text(file, remedy=_REMEDY)
     try:
         schema = schema_of(text)
-        if schema in _READERS:
-            return _READERS[schema](text)
+        if schema not in _READERS:
+            raise ValueError(f"its schema is {schema!r}, which this gradflow does not know")
+        return _READERS[schema](text)
     except (ValueError, RecursionError) as error:
-        raise refused(file, text, error, remedy=_REMEDY) from error
-    reason = "it has no schema" if schema is None else f"its schema is {schema!r}, of which gradflow plot has no picture"
-    raise errors.RecordFileError(file=str(file), reason=reason, remedy=_REMEDY)
+        raise refused(file, text, error, remedy=_REMEDY, wanted=("report", "checks", "history")) from error
 
 
 def _check_file(png: Path, file: Path) -> None:

@@ -9,7 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradflow.cli.options import All, Amp, Arguments, BatchFile, Device, Dtype, Evaluate, Inputs, LossName, Quiet, Seed, TargetName, Trust, Weights, options_of
+from gradflow.cli.options import (
+    All,
+    Amp,
+    Arguments,
+    BatchFile,
+    Device,
+    Dtype,
+    Evaluate,
+    Inputs,
+    LossName,
+    Quiet,
+    Seed,
+    TargetName,
+    Trust,
+    Weights,
+    options_of,
+    whole,
+)
 from gradflow.cli.output import check_outputs, show, source_base, write
 from gradflow.cli.picture import Panels, Theme, check_picture, draw
 from gradflow.cli.progress import progress
@@ -33,8 +50,8 @@ def profile(
     eval: Evaluate = False,
     seed: Seed = 0,
     trust: Trust = False,
-    batches: Annotated[int, typer.Option(help="Run this many batches, each drawn anew, and add their sums.", min=1)] = 1,
-    probes: Annotated[int, typer.Option(help="Push this many random cotangents down each skip path: what it does to any gradient.", min=0)] = 0,
+    batches: Annotated[int, whole("--batches", 1, "Run this many batches, each drawn anew, and add their sums.")] = 1,
+    probes: Annotated[int, whole("--probes", 0, "Push this many random cotangents down each skip path: what it does to any gradient.")] = 0,
     spectrum: Annotated[bool, typer.Option("--spectrum", help="Split the gradient at each fork by how many branches it has passed.")] = False,
     png: Annotated[Path | None, typer.Option(help="Write the picture to this .png, .svg or .pdf file; - for standard output, as PNG.")] = None,
     theme: Theme = ThemeName.LIGHT,
@@ -49,7 +66,7 @@ def profile(
 
     Exit codes: 0 no error-level finding, 1 sick, 2 the target, the input or the usage is wrong, 3 the model itself failed.
     """
-    check_outputs(png, json, markdown)
+    check_outputs(png, json, markdown, {"the target": target, "the weights": weights, "the batch": batch})
     check_picture(png, theme, panel)
     before = _read(against)
     from gradflow.profiling import profile_target

@@ -23,6 +23,7 @@ Machine output goes to standard output alone, progress and notes to standard err
 | 1 | there is one |
 | 2 | the target, the input, the configuration or the usage is wrong |
 | 3 | the model failed in its forward pass, its loss or its backward pass |
+| 130 | interrupted (Ctrl-C); `gradflow check` then tells what it has and ends with 2 |
 
 """
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gradflow.cli.options import All, Amp, Arguments, BatchFile, Device, Dtype, Evaluate, Inputs, Quiet, Seed, TargetName, Trust, Weights, options_of
+from gradflow.cli.options import All, Amp, Arguments, BatchFile, Device, Dtype, Evaluate, Inputs, Quiet, Seed, TargetName, Trust, Weights, options_of, whole
 from gradflow.cli.output import check_outputs, show, write
 from gradflow.cli.picture import Theme, check_picture, ending_of
 from gradflow.cli.progress import progress
@@ -27,8 +27,8 @@ def shatter(
     eval: Evaluate = False,
     seed: Seed = 0,
     trust: Trust = False,
-    points: Annotated[int, typer.Option(help="How many inputs stand on the line; they are run as one batch.")] = 256,
-    lags: Annotated[int | None, typer.Option(help="The largest lag of the autocorrelation; 15 by default.")] = None,
+    points: Annotated[int, whole("--points", None, "How many inputs stand on the line; they are run as one batch.")] = 256,
+    lags: Annotated[int | None, whole("--lags", None, "The largest lag of the autocorrelation; 15 by default.")] = None,
     between: Annotated[str | None, typer.Option(help="The two samples of the batch that the line joins, 0,1 by default.")] = None,
     grid: Annotated[str | None, typer.Option(help="For inputs of one number a grid instead, by its ends: -2:2, the default for an input [batch, 1].")] = None,
     png: Annotated[Path | None, typer.Option(help="Write the picture to this .png, .svg or .pdf file; - for standard output, as PNG.")] = None,
@@ -41,7 +41,7 @@ def shatter(
 
     Exit codes: 0, 2 the target, the input or the usage is wrong, 3 the model itself failed.
     """
-    check_outputs(png, json)
+    check_outputs(png, json, None, {"the target": target, "the weights": weights, "the batch": batch})
     check_picture(png, theme, None)
     from gradflow.line import Course, parse_between, parse_grid
     from gradflow.shattered import shatter_target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradflow.judge.consequences import linked
 from gradflow.judge.highways import judge_highways
 from gradflow.judge.layers import judge_layers, relieved
 from gradflow.judge.parameters import judge_parameters
@@ -27,7 +28,7 @@ def judge(
     loss: float | None = None,
     nonfinite: Nonfinite | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding of the rules that are selected, the worst first.
+    """Every finding of the rules that are selected, the worst first, and before it what it follows from.
 
     Args:
         fp16_scale: the loss scale of a run in float16; None where it was not one.
@@ -42,4 +43,4 @@ def judge(
         *judge_skips(layers, skips, highways, rules),
         *judge_highways(highways, skips, rules),
     ]
-    return tuple(sorted((f for f in found if f.rule in rules), key=worst_first))
+    return worst_first(linked([f for f in found if f.rule in rules], layers, skips, highways))

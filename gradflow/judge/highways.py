@@ -14,6 +14,8 @@ from gradflow.rules import Rule, Rules
 _BOUNDS = (0.1, 10.0)  # a highway inside them makes up for λ ≠ 1 by the norms on its trunk
 _ARRIVES = (0.03, 30.0)  # what arrives at a first fork and is within what networks that train lose or gain: docs/calibration.md
 _NEAR_ONE = (0.95, 1.05)
+_FEW = 3  # skips, of which one stands out
+_CAPPED = 45.0  # decades, of a gain of 0: float32 ends there
 _TELLING = 2.0  # times that λ = 1 would change a highway's gain
 _LAMBDA, _SCALARS = "λ = 1 on its skips would not mend it alone", "Set λ = 1 on the skips named here, and move "
 _ROUTES = frozenset({"cat", "slice", "select", "split", "split_with_sizes", "index", "index_select", "stack", "unbind"})
@@ -144,16 +146,33 @@ def _pads(skip: Skip) -> bool:
 
 
 def _describe(highway: Highway, skips: Sequence[Skip]) -> str:
-    """The λ of its skips in runs, and what lies on the trunk."""
+    """The λ of its skips in runs, or of the one that does most; and what lies on the trunk."""
     by_id = {s.id: s for s in skips}
+    one = _one(highway)
+    if one is not None and len({by_id[i].lam for i in highway.skips}) > 1:
+        lam = by_id[one].lam
+        text = f"most of it at {one}, λ = {'undefined' if lam is None else number(lam)}"
+        return f"{text}; trunk: {', '.join(highway.trunk_ops)}" if highway.trunk_ops else text
     lams = [by_id[i].lam for i in highway.skips]
     runs = [(lam, len(list(group))) for lam, group in groupby("undefined" if lam is None else f"{number(lam)}" for lam in lams)]
     text = ", ".join(f"λ = {lam} ×{n}" for lam, n in runs[:3]) + (", …" if len(runs) > 3 else "")
     return f"{text}; trunk: {', '.join(highway.trunk_ops)}" if highway.trunk_ops else text
 
 
+def _one(highway: Highway) -> str | None:
+    """The skip at which more than half of the decades of the highway's gain are lost or gained, with the trunk below it; None where there is none."""
+    if len(highway.skips) < _FEW or highway.turns > 1 or len(highway.fork_gains) < len(highway.skips):
+        return None
+    decades = [math.log10(gain) if gain > 0 else -_CAPPED for gain in (*highway.fork_gains, 1.0)]
+    steps = [abs(decades[i] - decades[i + 1]) for i in range(len(highway.skips))]
+    most = max(range(len(steps)), key=steps.__getitem__)
+    return highway.skips[most] if steps[most] > abs(decades[0]) / 2 > 0 else None
+
+
 def _worst_location(highway: Highway, skips: Sequence[Skip]) -> Location | None:
     by_id = {s.id: s for s in skips}
+    if (one := _one(highway)) is not None:
+        return by_id[one].location
     on = [by_id[i] for i in highway.skips]
     worst = max(on, key=lambda s: abs(math.log10(abs(s.lam) if s.lam else 1e-45)) if s.lam is not None else 0.0)
     return worst.location

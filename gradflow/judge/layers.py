@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gradflow.bands import fluctuation
-from gradflow.judge import remedies
+from gradflow.judge import remedies, runs
 from gradflow.numbers import number
-from gradflow.records import GRAVITY, Finding, Layer, Severity, Skip
+from gradflow.records import Finding, Layer, Severity, Skip
 from gradflow.rules import MOST_DECADES, Rule, Rules
 
 _LIVE = 0.3  # of the gradient at its join: a skip that passes on more is alive
@@ -21,7 +21,8 @@ NOT_CALLED = "not called in the forward pass"
 
 def judge_layers(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
     """Findings of the rules GF1xx, not yet in order."""
-    bands, branches = fluctuation(layers), [_RELIEF if one else 0.0 for one in relieved(layers, skips)]
+    bands, around = fluctuation(layers), relieved(layers, skips)
+    branches = [_RELIEF if one else 0.0 for one in around]
     past = {code: passed(layers, bands, branches, rules[code]) for code in ("GF101", "GF102")}
     first = next((i for i, layer in enumerate(layers) if layer.gain is not None), None)
     allowances = [
@@ -32,9 +33,9 @@ def judge_layers(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) -
     parameters = [p for layer in layers for p in layer.parameters]
     lost = sum(math.prod(p.shape) for p in parameters if p.status == "unreached" and NOT_CALLED not in p.undefined["grad_norm"])
     mostly = lost > sum(math.prod(p.shape) for p in parameters if p.status == "measured")  # most of what ran does not train: that is no forgotten head
-    found = [f for layer, allowance in zip(layers, allowances, strict=True) for f in _layer(layer, allowance, scales, skips, rules)]
+    found = [f for i, allowance in enumerate(allowances) for f in _layer(layers[i:], allowance, scales, skips, rules)]
     for code, gets_past in past.items():
-        found = _worst_in_front(found, layers, gets_past, code)
+        found = runs.told(found, layers, skips, gets_past, around, rules[code])
     return [
         *found,
         *_closed_trunk(layers, skips, rules),
@@ -86,18 +87,21 @@ class _Allowance:
     first: bool
 
 
-def _layer(layer: Layer, allowed: _Allowance, scales: Mapping[str, float], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
-    """Vanishing and exploding, with the gradient measured against what its branch's own small scale lets through."""
+def _layer(layers: Sequence[Layer], allowed: _Allowance, scales: Mapping[str, float], skips: Sequence[Skip], rules: Rules) -> list[Finding]:
+    """Vanishing and exploding in the first of `layers`, those from it to the output, with the gradient measured against what its branch's own small scale lets
+    through."""
+    layer = layers[0]
     if layer.gain is None:
         return []
-    scale = scales.get(layer.closed_by, 0.0) if layer.closed_by else 1.0
+    scale = math.prod(scales.get(name, 0.0) for name in layer.closing)
     if layer.gain == 0 and layer.closed_by:
         return [_closed(layer, "0", rules)]
     findings = []
+    advice = {code: remedies.of_layers(rules[code], layers, skips) for code in ("GF101", "GF102")}
     for rule, allowance in ((rules["GF101"], allowed.band + allowed.branch), (rules["GF102"], allowed.band)):
         broken = rule.severity(layer.gain, allowance)
         if broken is None:
-            findings += _arrived(layer, allowed, _fix(rule, layer, skips), rule)
+            findings += _arrived(layer, allowed, advice[rule.code], rule)
             continue
         if rule.below and scale > 0:
             broken = rule.severity(layer.gain / scale, allowance)
@@ -105,46 +109,15 @@ def _layer(layer: Layer, allowed: _Allowance, scales: Mapping[str, float], skips
             findings.append(_closed(layer, f"{number(layer.gain)} of the output's", rules))
             continue
         aside, decades = rule.code in allowed.past, rule.decades(layer.gain, allowance)
-        told = f"the gradient {_verb(rule)}{' here, and reaches the layers before it by another way' if aside else ''}"
+        told = f"the gradient {runs.verb(rule)}{' here, while the layers before it receive theirs' if aside else ''}"
         findings.append(
             Finding(
-                rule=rule.code, severity="warning" if aside else broken[0], where=layer.name, value=layer.gain, limit=broken[1], fix=_fix(rule, layer, skips),
+                rule=rule.code, severity="warning" if aside else broken[0], where=layer.name, value=layer.gain, limit=broken[1], fix=advice[rule.code],
                 decades=min(_ASIDE, decades) if aside else max(decades, rule.noted(layer.gain)) if allowed.first else decades, location=layer.location,
-                message=f"{layer.name} ({layer.type}) {_received(layer, rule)}: {told}.",
+                message=f"{layer.name} ({layer.type}) {runs.received(layer, rule)}: {told}.",
             )
         )  # fmt: skip
     return findings
-
-
-def _worst_in_front(found: Sequence[Finding], layers: Sequence[Layer], past: Sequence[bool], code: str) -> list[Finding]:
-    """Of all layers that the gradient does not get past the one whose gain is farthest from 1 is told first, though another may lie farther beyond a limit that
-    its own band widens: it counts what the rule's worst finding counts, and says where the run of layers beyond the limit begins."""
-    at, alone = {layer.name: i for i, layer in enumerate(layers)}, {layer.name for layer, aside in zip(layers, past, strict=True) if not aside}
-    run = {at[f.where]: f for f in found if f.rule == code and f.severity != "info" and f.where in alone}
-    gravest = {i: f for i, f in run.items() if GRAVITY[f.severity] == max(GRAVITY[other.severity] for other in run.values())}
-    if not gravest:
-        return list(found)
-    worst = max(gravest, key=lambda i: _distance(layers[i].gain))
-    begins = worst
-    while begins + 1 < len(layers) and (begins + 1 in run or layers[begins + 1].gain is None):
-        begins += 1
-    begins = max(i for i in run if i <= begins)
-    since = f", beyond its limit from {layers[begins].name} ({layers[begins].type}) back to here" if begins > worst else ""
-    told = replace(gravest[worst], decades=max(f.decades for f in gravest.values()), message=f"{gravest[worst].message.removesuffix('.')}{since}.")
-    return [told, *(f for f in found if f is not gravest[worst])]
-
-
-def _distance(gain: float | None) -> float:
-    """How far a gain lies from 1, in decades."""
-    return math.inf if not gain else abs(math.log10(gain))
-
-
-def _fix(rule: Rule, layer: Layer, skips: Sequence[Skip]) -> str:
-    return rule.fix if rule.below else remedies.of_exploding(layer, skips)
-
-
-def _verb(rule: Rule) -> str:
-    return "vanishes" if rule.below else "explodes"
 
 
 def _arrived(layer: Layer, allowed: _Allowance, fix: str, rule: Rule) -> list[Finding]:
@@ -155,23 +128,17 @@ def _arrived(layer: Layer, allowed: _Allowance, fix: str, rule: Rule) -> list[Fi
     return [
         Finding(
             rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=rule.note, decades=rule.noted(layer.gain), location=layer.location,
-            message=f"{layer.name} ({layer.type}), the first layer, {_received(layer, rule)}. No alarm: networks that train may do so as well. "
+            message=f"{layer.name} ({layer.type}), the first layer, {runs.received(layer, rule)}. No alarm: networks that train may do so as well. "
             "It counts in the severity, since many that do not train begin like this.",
             fix=f"Nothing, where training starts well; else: {fix[0].lower()}{fix[1:]}",
         )
     ]  # fmt: skip
 
 
-def _received(layer: Layer, rule: Rule) -> str:
-    """What arrives at the layer; its gain must be defined."""
-    return (
-        "receives a gradient of exactly 0" if layer.gain == 0 else f"receives {number(layer.gain)} {'of' if rule.below else 'times'} the output's gradient norm"
-    )
-
-
 def _closed(layer: Layer, received: str, rules: Rules) -> Finding:
     rule = rules["GF105"]
-    by = f"its scale {layer.closed_by}, which starts at or near 0" if layer.closed_by != "stochastic depth" else "stochastic depth, which dropped all samples"
+    scales = f"its scales {layer.closed_by}, which start" if len(layer.closing) > 1 else f"its scale {layer.closed_by}, which starts"
+    by = f"{scales} at or near 0" if layer.closed_by != "stochastic depth" else "stochastic depth, which dropped all samples"
     return Finding(
         rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=None, decades=0.0, fix=rule.fix, location=layer.location,
         message=f"The branch with {layer.name} is closed by {by}: a gradient of {received} is expected here and is no fault.",
@@ -185,10 +152,12 @@ def _closed_trunk(layers: Sequence[Layer], skips: Sequence[Skip], rules: Rules) 
     if not measured or not measured[0].closed_by or measured[0].gain != 0 or relieved(measured[:1], skips)[0]:
         return []
     rule, closing = rules["GF106"], measured[0].closed_by
+    owner = next((layer for layer in layers if any(p.name == closing for p in layer.parameters)), measured[0])
     return [
         Finding(
-            rule=rule.code, severity="warning", where=closing, value=0.0, limit=None, decades=1.0, fix=rule.fix, location=measured[0].location,
-            message=f"{closing} is zero and nothing leads around it: every layer before it receives a gradient of 0, and the flow there is unknown.",
+            rule=rule.code, severity="warning", where=closing, value=0.0, limit=None, decades=1.0, fix=rule.fix, location=owner.location,
+            message=f"{closing} {'dropped all samples' if closing == 'stochastic depth' else 'is zero'} and nothing leads around it: every layer before it "
+            "receives a gradient of 0, and the flow there is unknown.",
             undefined={"limit": "the rule has none"},
         )
     ]  # fmt: skip

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from statistics import median
 
+from gradflow.judge import remedies
+from gradflow.judge.places import sized, usual_size
 from gradflow.numbers import number, percent
 from gradflow.records import Finding, Layer, Parameter
 from gradflow.rules import Rules
 
 _FEWEST = 4  # matrices whose median says what is usual
+_APART = 1.0  # decades between a matrix's size and the median's that are news
 _OWN = 100.0  # times that a matrix's balance differs from the median's by more than its layer's gradient does
+_STREWN = 0.5  # of the frozen elements: no run of them is longer where adapters lie among them
+_ADAPTERS = "Nothing, if these are adapters (LoRA); else call requires_grad_(True) on what should train."
 _LEAST_FP16 = 2.0**-25  # half of float16's smallest number: what is smaller rounds to 0
 
 
@@ -53,27 +59,38 @@ def _unbalanced(layers: Sequence[Layer], relieved: Sequence[bool], rules: Rules)
     if len(found) < _FEWEST:
         return []
     usual, usual_own = median(ratio for ratio, *_ in found), median(ratio / gain for ratio, gain, *_ in found)
-    slow = [(usual / ratio, usual_own * gain / ratio, p, i, "slower") for ratio, gain, p, i in found if not relieved[i]]
+    size = usual_size(layers)
+    slow = [(usual / ratio, usual_own * gain / ratio, p, i, "slower") for ratio, gain, p, i in found if not relieved[i] or _is_large(layers[i], p, size)]
     fast = [(ratio / usual, ratio / gain / usual_own, p, i, "faster") for ratio, gain, p, i in found]
     own = [[item for item in side if item[1] >= _OWN] for side in (slow, fast)]
     worst = [max(side, key=lambda item: item[0]) for side in own if side]
-    return [_apart(factor, p, layers[i], word, rules) for factor, _, p, i, word in worst if rule.severity(factor) is not None]
+    return [_apart(factor, p, layers[i], word, size, rules) for factor, _, p, i, word in worst if rule.severity(factor) is not None]
 
 
-def _apart(factor: float, parameter: Parameter, layer: Layer, word: str, rules: Rules) -> Finding:
+def _apart(factor: float, parameter: Parameter, layer: Layer, word: str, usual: float, rules: Rules) -> Finding:
     rule = rules["GF111"]
     broken = rule.severity(factor)
     assert broken is not None
+    steps, ratio = f"{number(factor, 3)} times {word}, for its size", f"(‖∇W‖/‖W‖ = {number(parameter.update_ratio)})"
+    weight = sized(layer)
+    sets_apart = weight is not None and weight[0] is parameter and abs(math.log10(weight[1] / usual)) >= _APART
     return Finding(
-        rule=rule.code, severity=broken[0], where=parameter.name, value=factor, limit=broken[1], decades=rule.decades(factor), fix=rule.fix,
-        location=layer.location,
-        message=f"A step of gradient descent moves {parameter.name} {number(factor, 3)} times {word}, for its size, than the median matrix of the model "
-        f"(‖∇W‖/‖W‖ = {number(parameter.update_ratio)}).",
+        rule=rule.code, severity=broken[0], where=parameter.name, value=factor, limit=broken[1], decades=rule.decades(factor), location=layer.location,
+        fix=remedies.of_weight(parameter, layer) if sets_apart else rule.fix,
+        message=f"{remedies.of_what_size(weight, usual)}: a step of gradient descent moves it {steps} {ratio}." if weight is not None and sets_apart
+        else f"A step of gradient descent moves {parameter.name} {steps}, than the median matrix of the model {ratio}.",
     )  # fmt: skip
 
 
+def _is_large(layer: Layer, parameter: Parameter, usual: float) -> bool:
+    """Whether it is the weight that is too large where its updates are small for its size, and no design."""
+    weight = sized(layer)
+    return weight is not None and weight[0] is parameter and weight[1] >= _OWN * usual
+
+
 def _frozen(layers: Sequence[Layer], rules: Rules) -> list[Finding]:
-    """Parameters that cannot be trained: a note where they are a minority or all lie before what trains, as in fine-tuning, else a warning."""
+    """Parameters that cannot be trained: a note where they are a minority, or all lie before what trains, as in fine-tuning, or where what trains is strewn
+    among them, as adapters are; else a warning."""
     rule = rules["GF113"]
     still = [(i, p) for i, layer in enumerate(layers) for p in layer.parameters if p.status == "frozen"]
     moving = [(i, p) for i, layer in enumerate(layers) for p in layer.parameters if p.status != "frozen"]
@@ -81,13 +98,21 @@ def _frozen(layers: Sequence[Layer], rules: Rules) -> list[Finding]:
         return []
     sizes = [sum(math.prod(p.shape) for _, p in group) for group in (still, moving)]
     between = max(i for i, _ in still) > min(i for i, _ in moving) and sizes[0] > sizes[1]
-    share = sizes[0] / sum(sizes)
+    strewn = between and _longest_frozen(layers) < _STREWN * sizes[0]
+    share, count = sizes[0] / sum(sizes), len(still)
     first = layers[still[0][0]]
+    who = f"{count} parameters, {percent([share])} of the model's weights, are frozen, from {still[0][1].name} to {still[-1][1].name}"
     return [
         Finding(
-            rule=rule.code, severity="warning" if between else "info", where=still[0][1].name, value=share, limit=None, decades=0.0, fix=rule.fix,
-            location=first.location, undefined={"limit": "the rule has none"},
-            message=f"{len(still)} parameters, {percent([share])} of the model's weights, are frozen, from {still[0][1].name} to {still[-1][1].name}"
-            f"{', among others that train' if between else ''}.",
+            rule=rule.code, severity="warning" if between and not strewn else "info", where=still[0][1].name, value=share, limit=None, decades=0.0,
+            fix=_ADAPTERS if strewn else rule.fix, location=first.location, undefined={"limit": "the rule has none"},
+            message=f"{who if count > 1 else f'{still[0][1].name}, {percent([share])} of the weights of the model, is frozen'}"
+            f"{', and what trains is strewn among them, as adapters are' if strewn else ', among others that train' if between else ''}.",
         )
     ]  # fmt: skip
+
+
+def _longest_frozen(layers: Sequence[Layer]) -> int:
+    """Elements of the longest run of frozen matrices between two that train, in the order of the layers; adapters are matrices, and norms are none."""
+    runs = groupby((p for layer in layers for p in layer.parameters if len(p.shape) > 1), key=lambda p: p.status == "frozen")
+    return max((sum(math.prod(p.shape) for p in run) for frozen, run in runs if frozen), default=0)

@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gradflow.bands import fluctuation, is_weighted
+from gradflow.judge import remedies
 from gradflow.judge.layers import has_nonfinite_parameter, relieved
 from gradflow.numbers import number, percent
 from gradflow.records import Finding, Layer, Location, Nonfinite, Skip
 from gradflow.rules import MOST_DECADES, Rules
 
+_GIVEN = {
+    "input": "Look at the data: a missing value, a division by a standard deviation of 0, an overflow where it was read.",
+    "parameter": "Initialise it anew, or load it from a checkpoint before the step that broke it; in training that step had a gradient that is not finite.",
+    "buffer": "Look at what fills it: running statistics take in what is not finite once, and keep it. Reset it, or load it from an earlier checkpoint.",
+}
 _STRUCTURE = 1.0  # decades that a finding counts whose number is a share
 
 
@@ -44,7 +50,7 @@ def _origin(nonfinite: Nonfinite, reached: int, layers: Sequence[Layer], rules: 
     return Finding(
         rule=rule.code, severity="error" if harmful else "warning", where=nonfinite.module, value=float(max(1, reached)), limit=0.0,
         decades=MOST_DECADES if harmful else _STRUCTURE,
-        fix=rule.fix, location=nonfinite.location, message=f"{origin[0].upper()}{origin[1:]}.{spread}",
+        fix=_GIVEN.get(nonfinite.operator, rule.fix), location=nonfinite.location, message=f"{origin[0].upper()}{origin[1:]}.{spread}",
     )  # fmt: skip
 
 
@@ -58,11 +64,12 @@ def _silenced(silent: Sequence[Finding], layers: Sequence[Layer], rules: Rules) 
     for (cause, _), group in groups.items():
         nearest = max(group, key=lambda f: by_name[f.where].depth)
         layer = by_name[nearest.where]
+        what = by_name[cause].type if cause in by_name else cause.partition(" ")[0]
         more = f" and {len(group) - 1} more before it" if len(group) > 1 else ""
         because = f": {cause} receives a gradient and passes none on" if cause else ""
         found.append(
             replace(
-                nearest, rule=rule.code, fix=rule.fix, location=_location(cause, by_name) or nearest.location,
+                nearest, rule=rule.code, fix=remedies.of_silence(rule, what), location=_location(cause, by_name) or nearest.location,
                 message=f"{layer.name} ({layer.type}){more} receive{'' if len(group) > 1 else 's'} a gradient of exactly 0{because}.",
             )
         )  # fmt: skip

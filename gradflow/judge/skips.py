@@ -25,7 +25,7 @@ def judge_skips(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequen
     return [
         *_scaled(skips, highways, rules),
         *(_detached(skip, rules) for skip in skips if skip.kind == "detached"),
-        *(f for skip in skips for f in (_transforming(skip, rules), _opposed(skip, rules), _unbalanced(skip, closed, rules)) if f is not None),
+        *(f for skip in skips for f in (_transforming(skip, skips, rules), _opposed(skip, rules), _unbalanced(skip, closed, rules)) if f is not None),
         *_noisy(skips, highways, rules),
         *(_deep(skip, rules) for skip in skips if skip.bypassed_layers > _DEEP and not _holds_another(skip, skips)),
     ]
@@ -92,9 +92,9 @@ def _detached(skip: Skip, rules: Rules) -> Finding:
     )  # fmt: skip
 
 
-def _transforming(skip: Skip, rules: Rules) -> Finding | None:
-    """A weighted layer where the shapes would allow the identity."""
-    if skip.form != "add" or skip.lam is None or skip.kind != "projection":
+def _transforming(skip: Skip, skips: Sequence[Skip], rules: Rules) -> Finding | None:
+    """A weighted layer where the shapes would allow the identity; two maps that are added inside a branch, which a skip leads around, are the branch."""
+    if skip.form != "add" or skip.lam is None or skip.kind != "projection" or any(_holds(other, skip) for other in skips):
         return None
     through = ", ".join(skip.path_ops)
     return _noted(rules["GF203"], skip, f"The skip of {skip.id} transforms the gradient where an identity would do: it passes through {through}.")
@@ -167,7 +167,16 @@ def _deep(skip: Skip, rules: Rules) -> Finding:
 
 def _holds_another(skip: Skip, skips: Sequence[Skip]) -> bool:
     """Whether another skip lies inside the branch."""
-    return any(s is not skip and s.fork_depth >= skip.fork_depth and s.join_depth <= skip.join_depth and s.fork != skip.fork for s in skips)
+    return any(_inside(other, skip) for other in skips)
+
+
+def _holds(skip: Skip, other: Skip) -> bool:
+    """Whether a skip of the trunk leads around the other and passes its gradient on."""
+    return skip.highway_gain is not None and skip.kind != "projection" and _inside(other, skip)
+
+
+def _inside(skip: Skip, other: Skip) -> bool:
+    return skip is not other and skip.fork_depth >= other.fork_depth and skip.join_depth <= other.join_depth and skip.fork != other.fork
 
 
 def _noted(rule: Rule, skip: Skip, message: str) -> Finding:

@@ -7,8 +7,8 @@ from gradflow.records.base import GRAVITY, VERDICTS, Form, Kind, Location, Measu
 from gradflow.records.checks import CHECKS_SCHEMA, Checks, Outcome, Silenced, Trouble
 from gradflow.records.highways import ForkSpectrum, Highway, Segment
 from gradflow.records.history import HISTORY_SCHEMA, Entry, History, LayerTrack, Missed, Noted, SkipTrack, Turn
-from gradflow.records.layers import Layer, Parameter
-from gradflow.records.report import SCHEMA, Finding, Nonfinite, Opaque, Report, verdict
+from gradflow.records.layers import TIMES, Layer, Parameter
+from gradflow.records.report import SCHEMA, Finding, Limits, Nonfinite, Opaque, Report, verdict
 from gradflow.records.run import Environment, Input, Loss, Run, SampleShare, Target
 from gradflow.records.skips import Channel, Channels, Probe, Skip, Streams
 
@@ -17,6 +17,7 @@ __all__ = [
     "GRAVITY",
     "HISTORY_SCHEMA",
     "SCHEMA",
+    "TIMES",
     "VERDICTS",
     "Channel",
     "Channels",
@@ -32,6 +33,7 @@ __all__ = [
     "Kind",
     "Layer",
     "LayerTrack",
+    "Limits",
     "Location",
     "Loss",
     "Measured",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from gradflow.records.base import Location, Measured, Status
 
+TIMES = " × "  # between the names of scales that multiply
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter(Measured):
@@ -36,8 +38,9 @@ class Layer(Measured):
         zero_fraction: share of output-gradient elements that are exactly 0.
         nonfinite: how many of them are inf or nan.
         fp16_underflow: share of the nonzero elements that round to 0 in float16.
-        closed_by: what closes every path from here to the loss: the name of a parameter that is zero or, as a LayerScale, small, or "stochastic depth"
-            where it dropped the branch for the whole batch; "" where a path is open.
+        closed_by: what closes every path from here to the loss: the name of a parameter that is zero or of a small one with a way around it, as a
+            LayerScale (of several that multiply all, joined by " × "), or "stochastic depth" where it dropped the branch for the whole batch; "" where a
+            path is open.
         dead_units: share of the rows of a linear layer's weight, or of a convolution's output channels, whose gradient is exactly 0 in every batch, where not
             all of it is.
         fluctuation: standard deviation over the batches of log10 of the gain of each; from 4 batches on.
@@ -65,3 +68,8 @@ class Layer(Measured):
     silenced_by: str = ""
     layers_after: int = 0
     parameters: Sequence[Parameter] = ()
+
+    @property
+    def closing(self) -> tuple[str, ...]:
+        """The names in `closed_by`."""
+        return tuple(self.closed_by.split(TIMES)) if self.closed_by else ()

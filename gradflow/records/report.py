@@ -70,6 +70,8 @@ class Finding(Measured):
         where: name of the layer, skip, highway or parameter.
         value, limit: the measured value and the limit that it broke.
         decades: how far beyond the limit, in powers of ten; 0 for a note, but for those whose rule has a limit of notes.
+        location: the user's line to look at: where the layer or skip is called, or where what is to blame for it stands.
+        caused_by: `where` of the finding that explains this one and is told before it; null where none does.
     """
 
     optional = frozenset({"value", "limit"})
@@ -83,12 +85,22 @@ class Finding(Measured):
     message: str
     fix: str
     location: Location | None
+    caused_by: str | None = None
 
 
 def verdict(findings: Iterable[Finding]) -> Verdict:
     """ "sick" with an error, "warnings" with a warning, else "healthy"."""
     severities = {f.severity for f in findings}
     return "sick" if "error" in severities else "warnings" if "warning" in severities else "healthy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The values beyond which a rule finds an error, a warning or a note, before any allowance for fluctuation or branches; null where it has no such limit."""
+
+    warning: float | None = None
+    error: float | None = None
+    note: float | None = None
 
 
 class _Printer(Protocol):
@@ -105,6 +117,7 @@ class Report(Document):
         findings: worst first.
         verdict: "sick" with an error-level finding, "warnings" with a warning, else "healthy".
         severity: a number that ranks models: the decades of the finding that counts most, 0 where none counts (docs/calibration.md).
+        limits: what it was judged by: of each rule that was selected, by its code, the limits in force; null in a report that an earlier version wrote.
         views: by MIME type what a notebook and `print` show of a report; `gradflow` fills it in, since records know no renderer.
     """
 
@@ -122,6 +135,7 @@ class Report(Document):
     severity: float
     opaque: Sequence[Opaque] = ()
     nonfinite: Nonfinite | None = None
+    limits: Mapping[str, Limits] | None = None
     schema: str = SCHEMA
 
     def __str__(self) -> str:

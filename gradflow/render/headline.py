@@ -62,29 +62,36 @@ def _worst_layer(report: Report) -> Entry | None:
     layer = summary.worst_layer(report)
     if layer is None:
         return None
-    facts = [f"gradient gain {number(layer.gain)}"] if layer.gain is not None else [f"not measured: {clean(layer.undefined['gain'])}"]
+    alarm = summary.is_alarm(report, layer)
+    why = "" if alarm else summary.extreme(layer.gain, len(report.layers))
+    facts = [f"gradient gain {number(layer.gain)}{why}"] if layer.gain is not None else [f"not measured: {clean(layer.undefined['gain'])}"]
     facts += [f"{percent([layer.zero_fraction])} zeros"] if layer.zero_fraction else []
     facts += [f"{percent([layer.dead_units])} dead units"] if layer.dead_units else []
     facts += [f"{layer.nonfinite} non-finite"] if layer.nonfinite else []
-    return Entry(label="worst layer", name=f"{called(clean(layer.name))} ({clean(layer.type)})", text=", ".join(facts), location=layer.location)
+    name = f"{called(clean(layer.name))} ({clean(layer.type)})"
+    return Entry(label="worst layer" if alarm else "layer", name=name, text=", ".join(facts), location=layer.location)
 
 
 def _worst_skip(report: Report) -> Entry:
     skip = summary.worst_skip(report)
     if skip is None:
-        return Entry(label="worst skip", text=f"none: no skip connection was found{', and opaque parts may hold some' if report.opaque else ''}")
+        return Entry(label="skips", text=f"none: no skip connection was found{', and opaque parts may hold some' if report.opaque else ''}")
     lam = f"λ {number(skip.lam)}" if skip.lam is not None else f"λ undefined ({clean(skip.undefined['lam'])})"
-    facts = [lam, f"gain {number(skip.gain)}", f"branch {number(skip.branch_gain)}", f"cos {number(skip.cos_skip_branch)}"]
-    return Entry(label="worst skip", name=f"{clean(skip.id)} ({skip.kind})", text=_known(facts), location=skip.location)
+    alarm = summary.is_alarm(report, skip)
+    why = "" if alarm else summary.extreme(skip.gain, len(report.skips))
+    facts = [lam, f"gain {number(skip.gain)}{why}", f"branch {number(skip.branch_gain)}", f"cos {number(skip.cos_skip_branch)}"]
+    return Entry(label="worst skip" if alarm else "skip", name=f"{clean(skip.id)} ({skip.kind})", text=_known(facts), location=skip.location)
 
 
 def _worst_highway(report: Report) -> Entry | None:
     highway = summary.worst_highway(report)
     if highway is None:
         return None
-    gain = f"gain {number(highway.gain)}" if highway.gain is not None else f"gain undefined ({clean(highway.undefined['gain'])})"
+    alarm = summary.is_alarm(report, highway)
+    why = "" if alarm else summary.extreme(highway.gain, len(report.highways))
+    gain = f"gain {number(highway.gain)}{why}" if highway.gain is not None else f"gain undefined ({clean(highway.undefined['gain'])})"
     facts = [summary.plural(len(highway.skips), "skip"), gain, f"∏λ {number(highway.product_of_lambdas)}", f"total gain {number(highway.total_gain)}"]
-    return Entry(label="worst highway", name=clean(highway.name), text=_known(facts))
+    return Entry(label="worst highway" if alarm else "highway", name=clean(highway.name), text=_known(facts))
 
 
 def _known(facts: Sequence[str]) -> str:

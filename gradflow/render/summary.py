@@ -12,6 +12,7 @@ from gradflow.records import Finding, Highway, Layer, Opaque, Parameter, Report,
 from gradflow.render import folding
 from gradflow.render.names import clean
 
+_EVEN = 1e-6  # decades: a gain that is 1 but for rounding
 MANY = 3  # how many names or reasons a sentence lists
 
 
@@ -19,12 +20,11 @@ def target(report: Report) -> list[str]:
     """What was profiled, as short facts: class, parameters, loss, mode, inputs, device."""
     target, run, environment = report.target, report.run, report.environment
     trained = "" if target.trainable_parameters == target.parameters else f" ({count(target.trainable_parameters)} trainable)"
-    value = "" if run.loss.value is None else f" = {number(run.loss.value)}"
     return [
         clean(target.model_class),
         *([clean(target.spec)] if target.spec != target.model_class else []),
         f"{count(target.parameters)} parameters{trained}",
-        f"loss {clean(run.loss.name)}{value} ({clean(run.loss.source)})" if run.loss.source else f"loss {clean(run.loss.name)}{value}",
+        loss(report),
         f"{run.mode} mode",
         *inputs(report),
         *([f"{run.batches} batches"] if run.batches > 1 else []),
@@ -34,6 +34,14 @@ def target(report: Report) -> list[str]:
     ]
 
 
+def loss(report: Report) -> str:
+    """`loss mse = 1.2 (named)`; of a loss whose own name is loss, `loss = 1.2 (model file's `loss`)`."""
+    named = report.run.loss
+    value = "" if named.value is None else f" = {number(named.value)}"
+    source = f" ({clean(named.source)})" if named.source else ""
+    return ("loss" if named.name == "loss" else f"loss {clean(named.name)}") + value + source
+
+
 def inputs(report: Report) -> list[str]:
     """The inputs as `x float32[8,3,32,32] (source)`, the first few of them."""
     shown = [f"{clean(i.name)} {i.dtype}[{','.join(map(str, i.shape))}]" + (f" ({clean(i.source)})" if i.source else "") for i in report.run.inputs[:MANY]]
@@ -41,8 +49,9 @@ def inputs(report: Report) -> list[str]:
 
 
 def is_complete(report: Report) -> bool:
-    """Whether every layer and every trainable parameter was measured, and no part of the model is opaque."""
-    return not report.opaque and all(layer.grad_norm is not None for layer in report.layers) and all(p.status != "unreached" for p in _parameters(report))
+    """Whether every trainable parameter and every layer that has one was measured, and no part of the model is opaque."""
+    trained = [layer for layer in report.layers if any(p.status != "frozen" for p in layer.parameters)]
+    return not report.opaque and all(layer.grad_norm is not None for layer in trained) and all(p.status != "unreached" for p in _parameters(report))
 
 
 def coverage(report: Report) -> str:
@@ -76,6 +85,19 @@ def _opaque(parts: Sequence[Opaque]) -> str:
 def owners(report: Report) -> dict[str, Layer]:
     """The layer of each name that a finding may have: its own, and those of its parameters."""
     return {p.name: layer for layer in report.layers for p in layer.parameters} | {layer.name: layer for layer in report.layers}
+
+
+def is_alarm(report: Report, thing: Layer | Skip | Highway) -> bool:
+    """Whether an alarm is about it: only then is the worst of its kind to blame for anything."""
+    where = {f.where for f in alarms(report)}
+    if isinstance(thing, Layer):
+        return not where.isdisjoint({thing.name, *(p.name for p in thing.parameters)})
+    return thing.name in where or (isinstance(thing, Skip) and thing.id in where)
+
+
+def extreme(gain: float | None, number_of: int) -> str:
+    """` (of 28 the farthest from 1)`: why one of several is named; empty where all are 1."""
+    return f" (of {number_of} the farthest from 1)" if number_of > 1 and _distance(gain) > _EVEN else ""
 
 
 def worst_layer(report: Report) -> Layer | None:

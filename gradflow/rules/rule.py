@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gradflow.errors import UsageError
-from gradflow.records import Severity
+from gradflow.records import Limits, Severity
 
 MOST_DECADES = 30.0
+_PART = 4  # characters of a word that names a rule by a part of its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,12 @@ class Rule:
         sensible = self.neutral is None or (limit < self.neutral if self.below else limit > self.neutral)
         return math.isfinite(limit) and limit >= 0 and sensible
 
+    @property
+    def limits(self) -> Limits:
+        """As a report holds them; one that was moved beyond every number is none."""
+        warning, error, note = (None if limit is None or not math.isfinite(limit) else limit for limit in (self.warning, self.error, self.note))
+        return Limits(warning=warning, error=error, note=note)
+
     def moved(self, limit: float) -> Rule:
         """With its first limit at `limit`, the others as many decades from it as before."""
         if self.warning is None:
@@ -105,6 +112,11 @@ class Rules:
 
     def __contains__(self, code: object) -> bool:
         return code in self.selected
+
+    @property
+    def limits(self) -> dict[str, Limits]:
+        """The limits in force, by the code of each rule that is selected."""
+        return {code: rule.limits for code, rule in self.table.items() if code in self.selected}
 
 
 OPTIONS = ("--select", "--ignore", "--limit")
@@ -153,7 +165,16 @@ def matching(table: Mapping[str, Rule], given: str, option: str) -> list[str]:
     wanted = given.strip()
     found = [code for code, rule in table.items() if wanted and (code.startswith(wanted.upper()) or rule.name == wanted.lower())]
     if not found:
-        near = difflib.get_close_matches(wanted.upper(), table, n=1) or difflib.get_close_matches(wanted.lower(), [r.name for r in table.values()], n=1)
-        hint = f"; the nearest is {near[0]}" if near else ""
+        near = _near(table, wanted)
+        hint = f"; the nearest is {near}" if near else ""
         raise UsageError(option=option, value=given, expected=f"the code, its beginning or the name of a rule (gradflow rule lists them){hint}")
     return found
+
+
+def _near(table: Mapping[str, Rule], wanted: str) -> str:
+    """The code that differs in one character, or a name that is alike; empty where none is."""
+    codes = [code for code in table if len(code) == len(wanted) and sum(a != b for a, b in zip(code, wanted.upper(), strict=True)) == 1]
+    names = {rule.name: code for code, rule in table.items()}
+    plain = wanted.lower().replace("_", "-")
+    parts = [name for name in names if len(plain) >= _PART and plain in name]
+    return next(iter([*codes, *difflib.get_close_matches(plain, names, n=1), *parts]), "")

@@ -20,7 +20,18 @@ def severity(findings: Iterable[Finding]) -> float:
     return max(map(counted, findings), default=0.0)
 
 
-def worst_first(finding: Finding) -> tuple[int, bool, bool, float]:
-    """The key of the order in which a report has its findings: by severity; then a severed skip, the cause of others; then what counts in the severity of the
-    report before what does not, so that no one gate's λ is told before the highway that it starves; then by decades beyond the limit."""
+def rank(finding: Finding) -> tuple[int, bool, bool, float]:
+    """A key that puts the worst first: by severity; then a severed skip, the cause of others; then what counts in the severity of the report before what does
+    not, so that no one gate's λ is told before the highway that it starves; then by decades beyond the limit."""
     return -GRAVITY[finding.severity], finding.rule != "GF208", counted(finding) == 0, -finding.decades
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings in the order in which a report tells them: by `rank`, but what explains another finding right before it where it would come later."""
+    order = sorted(findings, key=rank)
+    told: dict[int, Finding] = {}
+    for finding in order:
+        cause = next((f for f in order if f.where == finding.caused_by and f.caused_by is None), finding)
+        for one in (cause, finding):
+            told.setdefault(id(one), one)
+    return tuple(told.values())

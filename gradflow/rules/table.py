@@ -9,7 +9,8 @@ from gradflow.rules.rule import Rule, choose
 _TABLE = (
     Rule(
         code="GF101", name="vanishing-gradient", note=0.03, warning=1e-3, error=1e-6, below=True, neutral=1.0,
-        what="The gradient norm at a layer's output against that at the model's output, in a band that widens with depth; notes on the first layer alone.",
+        what="The gradient norm at a layer's output against that at the model's output, in a band that widens with depth; notes on the first layer alone. The "
+        "layer at which most of it is lost is named, or what each loses.",
         example='nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Sigmoid()) for _ in range(30)])',
         why="The layer receives next to nothing of the gradient that leaves the loss, so it does not learn.",
         fix="Use a non-saturating activation, an initialisation of gain 1, a normalisation, or a skip connection around the layers after it.",
@@ -43,7 +44,7 @@ _TABLE = (
         fix="Nothing to mend.",
     ),
     Rule(
-        code="GF106", name="closed-trunk",
+        code="GF106", name="closed-trunk", severity_without_limit="warning",
         what="Layers whose every path to the loss is multiplied by a parameter that is zero or small, and that no skip leads around.",
         example='nn.init.zeros_(self.head.weight)',
         why="A parameter that is zero, such as a zero-initialised head, blocks all gradient in the first step; how it flows behind it cannot be seen.",
@@ -79,10 +80,11 @@ _TABLE = (
     ),
     Rule(
         code="GF111", name="unbalanced-updates", warning=1e5, most=0.0,
-        what="‖∇W‖/‖W‖ of each matrix against the median of all, where its layer's gradient does not explain it; inside a branch it may be smaller.",
+        what="‖∇W‖/‖W‖ of each matrix against the median of all, where its layer's gradient does not explain it; inside a branch it may be smaller, "
+        "unless ‖W‖ is large.",
         example="nn.init.normal_(layer.weight, std=100)      # and a LayerNorm after it, which hides it",
         why="One learning rate moves all weights: what suits the others leaves this one as it is, or throws it far away.",
-        fix="Give the parameter the initialisation of its fan-in, a learning rate of its own, or an optimiser that normalises updates (Adam).",
+        fix="Give the parameter a learning rate of its own, an optimiser that normalises updates (Adam), or the initialisation of its fan-in.",
     ),
     Rule(
         code="GF112", name="dominating-sample", warning=0.99,
@@ -94,7 +96,8 @@ _TABLE = (
     ),
     Rule(
         code="GF113", name="frozen-parameters", severity_without_limit="info",
-        what="Parameters with requires_grad=False: a note, or a warning where they are most of the model and lie among others that train.",
+        what="Parameters with requires_grad=False: a note, or a warning where they are most of the model and half of them stand in a row "
+        "between others that train.",
         example="model.requires_grad_(False); model.head.requires_grad_(True); model.stem.requires_grad_(True)",
         why="They stay as they are. After pretraining that is fine-tuning; in a model that starts from random weights it is an accident.",
         fix="Call requires_grad_(True) on what should train; if freezing it is meant, ignore this rule.",

@@ -16,6 +16,8 @@ from types import ModuleType
 from gradflow.errors import NoSuchName, TargetFileError, UnknownTarget
 from gradflow.subject.trace import user_traceback
 
+FAMILIES = ("torchvision", "timm", "hf")
+_TYPED = 0.8  # how alike a word is that was meant to be another one
 _folders: set[str] = set()
 """Folders of the model files imported so far."""
 
@@ -141,6 +143,8 @@ def _near_modules(name: str, missing: str, target: str) -> list[str]:
     folders = [Path(folder) for folder in getattr(sys.modules.get(parent), "__path__", ())] if parent else [Path.cwd()]
     known = {p.stem for folder in folders if folder.is_dir() for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
     prefix, rest = f"{parent}." if parent else "", target.removeprefix(name)
+    if not parent and (family := difflib.get_close_matches(missing, FAMILIES, n=1, cutoff=_TYPED)):
+        return [f"{family[0]}{rest}"]
     near = difflib.get_close_matches(missing.removeprefix(prefix), sorted(known), n=2)
     return [f"{prefix}{stem}{name.removeprefix(missing)}{rest}" for stem in near]
 

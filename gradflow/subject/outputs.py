@@ -22,8 +22,8 @@ def differentiable_outputs(output: object) -> tuple[tuple[str, torch.Tensor], ..
 
 
 def is_differentiable(tensor: torch.Tensor) -> bool:
-    """Whether a gradient can start at the tensor."""
-    return tensor.requires_grad and (tensor.is_floating_point() or tensor.is_complex())
+    """Whether a gradient can start at the tensor: it has one, and elements."""
+    return tensor.requires_grad and (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 0
 
 
 def primary_output(output: object, what: str) -> torch.Tensor:

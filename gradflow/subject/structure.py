@@ -95,6 +95,7 @@ def described(value: object) -> str:
     if isinstance(value, torch.Tensor):
         name = dtype_name(value.dtype)
         graph = " without grad_fn" if (value.is_floating_point() or value.is_complex()) and not value.requires_grad else ""
+        name = name if value.numel() else f"empty {name}"
         return f"{_article(name)} {name} tensor{graph}{',' if graph else ''} of shape {list(sizes(value))}"
     kind = "Python module" if isinstance(value, ModuleType) else type(value).__name__
     inside = children(value)
@@ -107,4 +108,4 @@ def described(value: object) -> str:
 
 
 def _article(noun: str) -> str:
-    return "an" if noun[:1].lower() in "aeiou" and not noun.startswith("uint") else "a"
+    return "an" if noun.startswith("nd") or (noun[:1].lower() in "aeiou" and not noun.startswith("uint")) else "a"

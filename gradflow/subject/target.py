@@ -84,6 +84,8 @@ def _resolver(target: str) -> Callable[[str, Mapping[str, object], bool], Loaded
     if is_folder:
         inside = [str(path / file.name) for file in sorted(path.glob("*.py"))[:3]]
         raise UnknownTarget(target=target, reason="it is a folder", suggestions=[f"hf:{target}"] if (path / "config.json").is_file() else inside)
+    if is_file and path.suffix == ".json":
+        raise UnsupportedTarget(target=target, what="a JSON file", remedy=f"A report is drawn by gradflow plot {target} --png FILE; a target is a model.")
     if is_file:
         return _from_saved
     if path.suffix in _SAVED:
@@ -102,6 +104,8 @@ def _found(path: Path) -> tuple[bool, bool]:
 
 
 def _unreadable(target: str) -> str:
+    if target == "-":
+        return "a model is not read from standard input"
     if ":" not in target and all(part.isidentifier() for part in target.split(".")):
         return "it names no object in a module, and there is no such file"
     return "there is no such file, and it has none of the known forms"
@@ -110,14 +114,22 @@ def _unreadable(target: str) -> str:
 def _guesses(target: str) -> list[str]:
     if ":" in target:
         return []
-    here = [file.name for file in Path().glob("*.py")]
-    near = difflib.get_close_matches(target, here, n=1) or difflib.get_close_matches(f"{target}.py", here, n=1)
+    module = Path(*target.split("."))
+    if "." in target and (module.with_suffix(".py").is_file() or (module / "__init__.py").is_file()):
+        return [f"{target}:NAME"]
+    near = _alike(target.removesuffix(".py"), [file.name for file in Path().glob("*.py")], 1)
     return near or ([f"torchvision:{target}", f"timm:{target}"] if target.isidentifier() else [])
 
 
 def _beside(path: Path) -> list[str]:
     files = [other.name for other in path.parent.glob(f"*{path.suffix}")] if _found(path.parent)[1] else []
-    return [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, files, n=2)]  # the folder is alike in all of them
+    return [str(path.with_name(name)) for name in _alike(path.stem, files, 2)]
+
+
+def _alike(stem: str, names: list[str], most: int) -> list[str]:
+    """The names whose stem is like that one: folder and ending are alike in all of them."""
+    stems = {Path(name).stem: name for name in names}
+    return [stems[near] for near in difflib.get_close_matches(stem, stems, n=most)]
 
 
 def _from_saved(target: str, arguments: Mapping[str, object], trust: bool) -> Loaded:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ZOO = _PACKAGE / "zoo"
-_PLUMBING = ("torch/nn/modules/module.py", "importlib/__init__.py")
+_PLUMBING = ("torch/nn/modules/module.py", "importlib/__init__.py", "torch/overrides.py", "torch/autograd/__init__.py", "torch/autograd/graph.py")
 _LAST = 8
 
 
 def user_traceback(error: BaseException) -> str:
     """The last frames of `error` that are the user's or the model's, formatted as Python does, without the exception itself.
 
-    Frames in gradflow (its zoo counts as the model's own), in `torch/nn/modules/module.py` and in importlib are left out. Where Python could not
-    even parse a file, there is no frame: then the line with the mistake is shown. Empty if nothing is left.
+    Frames in gradflow (its zoo counts as the model's own), in importlib and in the machinery of torch that calls modules and runs backward are left out.
+    Where Python could not even parse a file, there is no frame: then the line with the mistake is shown. Empty if nothing is left.
     """
     if isinstance(error, SyntaxError):
         return "".join(traceback.format_exception_only(error)).rstrip("\n")

@@ -26,6 +26,7 @@ class Fault:
         rule: the code of the rule that must catch it.
         where: shell pattern that the finding's `where` must match.
         line: text of the source line that the finding must point to; "" where any will do.
+        told: words that its message must have: what it must blame.
         severity: what the finding must be at least.
         options: of `gradflow.profile`, besides the model and the inputs.
     """
@@ -36,6 +37,7 @@ class Fault:
     rule: str
     where: str
     line: str = ""
+    told: str = ""
     severity: Severity = "error"
     options: Mapping[str, object] = field(default_factory=dict)
 
@@ -58,4 +60,4 @@ class Fault:
         at = finding.location
         right_line = not self.line or (at is not None and self.line in linecache.getline(at.file, at.line))
         here = finding.rule == self.rule and fnmatch.fnmatchcase(finding.where, self.where)
-        return here and right_line and _RANK[finding.severity] >= _RANK[self.severity]
+        return here and right_line and self.told in finding.message and _RANK[finding.severity] >= _RANK[self.severity]

@@ -84,6 +84,23 @@ def initialised() -> Iterator[Fault]:
     )  # fmt: skip
 
 
+def one_layer() -> Iterator[Fault]:
+    """One layer among sound ones: it is to be blamed, and not the depth."""
+    for factor, rule in ((1e-6, "GF101"), (1e6, "GF102")):
+        yield Fault(
+            group="one layer", name=f"one of ten matrices times {factor:g}", rule=rule, where="*", severity="warning", told="at 10 (Linear)",
+            build=lambda f=factor: (multiplied(zoo.mlp(10, 64, init="he"), f, "10.weight"), rows(64)),
+        )  # fmt: skip
+        yield Fault(
+            group="one layer", name=f"one of eight convolutions times {factor:g}", rule=rule, where="convs.*", severity="warning", told="at convs.4 (Conv2d)",
+            build=lambda f=factor: (multiplied(Cnn(8), f, "convs.4.weight"), torch.randn(4, 3, 8, 8)),
+        )  # fmt: skip
+    yield Fault(
+        group="one layer", name="a factor of 10⁻⁵ in one place", rule="GF101", where="body*", severity="warning", told="between body",
+        build=lambda: (Between(lambda h: 1e-5 * h), rows()),
+    )  # fmt: skip
+
+
 def zeros() -> Iterator[Fault]:
     """Gradients of exactly 0, and units that receive none."""
     for at, depth in (("0", 4), ("2", 4), ("6", 4)):
@@ -229,4 +246,4 @@ def time_and_samples() -> Iterator[Fault]:
 
 
 def of_layers() -> tuple[Fault, ...]:
-    return (*saturating(), *initialised(), *zeros(), *cut(), *nonfinite(), *halves(), *time_and_samples())
+    return (*saturating(), *initialised(), *one_layer(), *zeros(), *cut(), *nonfinite(), *halves(), *time_and_samples())

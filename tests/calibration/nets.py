@@ -119,10 +119,10 @@ class Heads(nn.Module):
 
 
 def multiplied(model: nn.Module, factor: float, name: str = "weight") -> nn.Module:
-    """`model` with every parameter whose name ends in `name` times `factor`."""
+    """`model` with every parameter called `name`, or whose path ends in it, times `factor`."""
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if key.endswith(name):
+            if f".{key}".endswith(f".{name}"):
                 parameter.mul_(factor)
     return model
 

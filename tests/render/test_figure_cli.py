@@ -40,8 +40,13 @@ def test_formats(run, tmp_path, ending):
 @pytest.mark.parametrize("theme", ThemeName, ids=lambda t: t.value)
 @pytest.mark.parametrize("panel", [None, *PanelName], ids=lambda p: "page" if p is None else p.value)
 def test_options(run, stored, theme, panel):
-    """Each theme and each panel is what the renderer makes of them."""
+    """Each theme and each panel is what the renderer makes of them; a panel that would be empty is refused, and nothing is written."""
     words = () if panel is None else ("--panel", panel.value)
+    if panel in (PanelName.CALLS, PanelName.TREND):  # the model has no loop
+        code, _, err = run("plot", "report.json", "--png", "x.svg", *words)
+        assert code == 2 and f"--panel {panel.value} would be empty for" in err and "can fill: layers, skips, lambda, shares, updates." in err
+        assert not Path("x.svg").exists()
+        return
     assert run("plot", "report.json", "--png", "x.svg", "--theme", theme.value, *words)[0] == 0
     assert Path("x.svg").read_bytes() == page.render(stored, theme=theme, panels=() if panel is None else [panel], ending=".svg")
 

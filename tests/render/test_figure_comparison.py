@@ -13,6 +13,7 @@ from gradflow.alignment import Alignment
 from gradflow.difference import difference
 from gradflow.records import Report
 from gradflow.render.figure import ThemeName, comparison
+from gradflow.rules import RULES, choose
 
 from . import reports
 from .test_figure import apart, sized
@@ -43,6 +44,19 @@ def test_what_changed():
     assert "Findings gone:" in words and "GF201 attenuating skip ×54" in words and "× 5.6e-17 along its 54 skips" in words
     changed = sum(s.lam is not None and t.lam is not None and s.lam != t.lam for s, t in zip(before.skips, after.skips, strict=True))
     assert f"changed ({changed})" in words and changed > 50
+
+
+def test_limits():
+    """Where an alarm would begin is drawn of the newer report, and of the older one too where it was judged by others, each as it was stored."""
+
+    def judged(first: float) -> Report:
+        layers = [reports.layer(f"{i}", "Linear", i, gain, output_shape=(4, 10**9)) for i, gain in enumerate((0.5, 1e-3, 1.0))]
+        return reports.report(layers, limits=choose(RULES, limits={"GF101": first}).limits)
+
+    for old, words in ((1e-2, {"alarm: vanishing below 10⁻⁴ ↓", "alarm: before: vanishing below 10⁻² ↓"}), (1e-4, {"alarm: vanishing below 10⁻⁴ ↓"})):
+        before, after = judged(old), judged(1e-4)
+        fig = comparison.figure(before, after, difference(before, after))
+        assert {text for text in apart(fig) if "vanishing" in text} == words, old
 
 
 def test_loops():
@@ -87,7 +101,7 @@ def test_from_the_command_line(run, tmp_path, ending, start):
     ("words", "fact"),
     [
         (("--png", "x.gif"), "ends in .png, .svg or .pdf"), (("--png", "-", "--output", "-"), "the difference takes standard output"),
-        (("--png", "-", "--format", "json"), "the difference takes standard output"), (("--theme", "dark"), "--png FILE beside it"),
+        (("--png", "-", "--format", "json"), "the difference takes standard output"), (("--theme", "dark"), "--theme dark needs --png FILE beside it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn(run, tmp_path, words, fact):

@@ -184,6 +184,16 @@ def test_the_header_is_that_of_a_report():
     assert bars[0] == bars[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("cell", "cell"), ("blocks.0 … blocks.5", "blocks.0 … 5"), ("down.0.0 … up.2.1", "….0.0 … up.2.1"), ("a.0 … a.1.b", "a.0 … 1.b"), ("0 … 7", "0 … 7")],
+)
+def test_the_key_of_a_highway(name, said):
+    """It is named as it is, from its first skip to its last, with the gain that it had at the last step."""
+    drawn = page.figure(replace(history(), highways=[name]))
+    assert f"{said}  0.9" in [text.get_text() for axes in drawn.axes for text in (axes.get_legend().get_texts() if axes.get_legend() else [])]
+
+
 def test_marks_stand_at_their_layers():
     """A parameter's finding at its layer, the innermost of that name; an error over a warning; what is no layer's nowhere."""
     found = {2: [error("blocks.1.conv.weight"), error("blocks.1.conv", "warning"), error("blocks.0", "warning"), error("blocks.3.conv", "info")]}

@@ -97,7 +97,7 @@ def test_opening(build: Build) -> None:
     assert first[0].split()[0] == report.verdict.upper()
     for label in ("target", "coverage", "next step"):
         assert any(line.startswith(label) for line in first), label
-    assert any(line.startswith("worst layer") for line in first) == any(x.gain or x.name in {"net.0", "blocks.0"} for x in report.layers)
+    assert any(line.startswith(("worst layer", "layer ")) for line in first) == any(x.gain or x.name in {"net.0", "blocks.0"} for x in report.layers)
 
 
 @pytest.mark.parametrize("name", ["[red]", "[/red]", 'a<b&"c', "$x_1$", "_hidden", "模型.层", "back\\slash", ":smile:"])
@@ -202,11 +202,27 @@ def test_what_one_sample_carries_and_which_units_are_dead() -> None:
     assert "dead units" not in render(reports.half_resnet110(), width=160) and "sd decades" not in render(reports.half_resnet110(), width=160)
 
 
+def test_the_worst_is_called_so_where_an_alarm_is_about_it() -> None:
+    """Of a healthy report the layer, the skip and the highway are those farthest from 1, and no blame is in the word."""
+    healthy, sick = ([line[:15].strip() for line in render(report, width=200).splitlines()] for report in (reports.gpt(), reports.half_resnet110()))
+    assert {"layer", "skip", "highway"} <= set(healthy) and not any(label.startswith("worst") for label in healthy)
+    assert {"worst skip", "worst highway"} <= set(sick)
+    assert " (of 54 the farthest from 1)" not in "".join(render(reports.half_resnet110(), width=200).split("worst skip")[1].splitlines()[0])
+
+
+def test_a_loss_whose_name_is_loss() -> None:
+    """The word stands once."""
+    report = reports.gpt()
+    loss = dataclasses.replace(report.run.loss, name="loss", value=2.5, source="model file's `loss`")
+    named = dataclasses.replace(report, run=dataclasses.replace(report.run, loss=loss))
+    assert "· loss = 2.5 (model file's `loss`) ·" in render(named, width=300) and "loss loss" not in render(named, width=300)
+
+
 def test_only_labels_are_bold() -> None:
     """Of the opening's lines the label stands out, and the next step."""
     bold = re.findall(r"\x1b\[1m([^\x1b]*)", render(reports.gpt(), color=True).split("Highways")[0])
     assert [text.strip() for text in bold if not text.startswith(("Nothing", "keeps", "GPT"))] == [
-        "target", "coverage", "worst layer", "worst skip", "worst highway", "next step", "gain (log)",
+        "target", "coverage", "layer", "skip", "highway", "next step", "gain (log)",
     ]  # fmt: skip
 
 

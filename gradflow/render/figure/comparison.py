@@ -11,16 +11,17 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 
 from gradflow.alignment import Alignment
+from gradflow.bands import fluctuation
 from gradflow.difference import LAMBDA, Difference
 from gradflow.numbers import decades, number
 from gradflow.records import Report
 from gradflow.render import summary
-from gradflow.render.figure import PanelName, ThemeName, calls, header, lambdas, loops, marks, panels, roads
+from gradflow.render.figure import PanelName, ThemeName, bounds, calls, header, lambdas, loops, marks, panels, roads
 from gradflow.render.figure.canvas import save
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.layout import Drawing, laid_out
 from gradflow.render.figure.marks import Drawn, Key, Point, Range
-from gradflow.render.figure.skips import last_depth, middle, size
+from gradflow.render.figure.skips import last_depth, places, size
 from gradflow.render.figure.text import short
 from gradflow.render.figure.theme import THEMES, Theme, applied, dress
 
@@ -45,12 +46,13 @@ def figure(before: Report, after: Report, found: Difference, *, theme: ThemeName
     colors = THEMES[theme]
     align = Alignment({layer.name: layer.type for layer in before.layers}, {layer.name: layer.type for layer in after.layers})
     old = moved(before, after, align)
+    deeper = max(before, after, key=lambda report: len(report.layers))
     shown: list[Drawing] = []
     if loops.highways(before) or loops.highways(after):
-        shown.append((partial(_calls, old=before, new=after, theme=colors), panels.PANELS[PanelName.CALLS].height))
-    shown += [(partial(_layers, old=old, new=after, theme=colors), panels.PANELS[PanelName.LAYERS].height)]
+        shown.append((partial(_calls, old=before, new=after, theme=colors), panels.height_of(PanelName.CALLS, after)))
+    shown += [(partial(_layers, old=old, new=after, theme=colors), panels.height_of(PanelName.LAYERS, deeper))]
     if before.skips or after.skips:
-        shown.append((partial(_lambdas, old=old, new=after, align=align, theme=colors), panels.PANELS[PanelName.LAMBDA].height))
+        shown.append((partial(_lambdas, old=old, new=after, align=align, theme=colors), panels.height_of(PanelName.LAMBDA, deeper)))
     with applied(colors):
         return laid_out(partial(_header, before=before, after=after, found=found, theme=colors), shown, colors, dpi)
 
@@ -81,7 +83,8 @@ def _layers(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
     road = [roads.height_of(highway, gain) for report in both for highway in roads.along_depth(report) for gain in (1.0, *highway.fork_gains)]
     logs = [decades(layer.gain) for report in both for layer in report.layers]
     floor = None in road or any(layer.gain == 0 for report in both for layer in report.layers)
-    limits = marks.span_of([v for v in (*logs, *road) if v is not None], floor=floor)
+    alarming = [bounds.bounds_of(report, fluctuation(report.layers)) for report in both]
+    limits = bounds.widened(marks.span_of([v for v in (*logs, *road) if v is not None], floor=floor), alarming[1])
     marks.decade_axis(axes, limits, theme, bins=6)
     marks.at_one(axes, 0, theme)
     for report, color, hollow in ((old, theme.grey, True), (new, theme.stages[0], False)):
@@ -95,7 +98,11 @@ def _layers(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
     keys += [(marks.stroke(theme.grey, 2.0, marks.DASHED), "highway before")] if roads.along_depth(old) else []
     keys += [(marks.stroke(theme.ink, 2.0), "highway after")] if roads.along_depth(new) else []
     labels = [*_named(new, limits, "after", theme.stages[0], theme), *_named(old, limits, "before", theme.grey, theme)]
-    return Drawn(title="Gradient gain of each layer, before and after", quantity="‖∂L/∂layer‖ ÷ ‖∂L/∂output‖", keys=keys, labels=labels)
+    captions = bounds.draw(axes, new, limits, alarming[1], theme, floor=floor)
+    if bounds.are_apart(*alarming):
+        captions += bounds.draw(axes, old, limits, alarming[0], theme, floor=floor, of="before: ")
+    quantity = "‖∂L/∂layer‖ ÷ ‖∂L/∂output‖"
+    return Drawn(title="Gradient gain of each layer, before and after", quantity=quantity, keys=keys, labels=labels, captions=captions)
 
 
 def _calls(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
@@ -134,15 +141,16 @@ def _lambdas(axes: Axes, old: Report, new: Report, align: Alignment, theme: Them
     values = [s.lam for report in (old, new) for s in report.skips if s.lam is not None]
     scale = lambdas.scale_of(values)
     lambdas.draw_axis(axes, scale, theme)
-    for report, hollow in ((old, True), (new, False)):
-        points = [Point(middle(s), scale(s.lam), theme.grey if hollow else theme.kinds[s.kind]) for s in report.skips if s.lam is not None]
+    _depth_axis(axes, old, new)
+    at_old, at_new = places(axes, old), places(axes, new)
+    for report, at, hollow in ((old, at_old, True), (new, at_new, False)):
+        points = [Point(at[s.id], scale(s.lam), theme.grey if hollow else theme.kinds[s.kind]) for s in report.skips if s.lam is not None]
         marks.spread(axes, points, theme, size(report.skips), hollow=hollow)
     now = {s.id: s for s in new.skips}
     pairs = [(s, now[name]) for s in old.skips if (name := align(s.id)) in now]
     changed = [(a, b, a.lam, b.lam) for a, b in pairs if a.lam is not None and b.lam is not None and abs(a.lam - b.lam) > LAMBDA]
     for was, skip, lam, new_lam in changed:
-        axes.plot([middle(was), middle(skip)], [scale(lam), scale(new_lam)], color=theme.grey, linewidth=0.9, alpha=0.7, zorder=2.2)
-    _depth_axis(axes, old, new)
+        axes.plot([at_old[was.id], at_new[skip.id]], [scale(lam), scale(new_lam)], color=theme.grey, linewidth=0.9, alpha=0.7, zorder=2.2)
     keys: list[Key] = [(marks.dot(theme.grey, hollow=theme.paper), "before"), (marks.dot(theme.stages[0]), "after, coloured by kind")]
     keys += [(marks.stroke(theme.grey, 0.9), f"changed ({len(changed)})")] if changed else []
     return Drawn(title="λ of each skip, before and after", quantity="Σ⟨s,g⟩ ÷ Σ⟨g,g⟩", keys=keys)

@@ -11,16 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
+from gradflow.numbers import number
 from gradflow.records import Location, Report, Verdict
 from gradflow.render import names, summary
-from gradflow.render.figure.marks import worst_note
+from gradflow.render.figure.marks import subject, worst_note
 from gradflow.render.figure.text import fill, glyphs, short, width_of
 from gradflow.render.figure.theme import Theme
 from gradflow.render.folding import pattern
+from gradflow.rules import MOST_DECADES, RULES
+from gradflow.rules.severity import counted
 
 _BAR, _MARGIN, _BEFORE, _LEADING = 32.0, 9.0, 7.0, 5.5  # points: the coloured bar, its sides, what is below it, what a line takes beside its type
 
 _CLOSED = "GF105"  # notes of which the sentence tells
+_ONE, _SAME = 1.0, 1e-6  # decades
 _HEADLINE = 2  # lines of the sentence that says what is wrong
 
 
@@ -60,7 +64,8 @@ def of_report(report: Report, renderer: RendererBase, width: float, theme: Theme
     if (note := worst_note(report)) is not None and note.rule != _CLOSED:
         paragraphs.append((f"Noted: {summary.told(note)}", 9.5, "normal", theme.ink, 2))
     facts = " · ".join(summary.target(report)[1:])
-    paragraphs += [(facts, 8.0, "normal", theme.grey, 2), (summary.coverage(report), 8.0, "normal", theme.grey, 2)]
+    measured = " · ".join(part for part in (summary.coverage(report), _counting(report)) if part)
+    paragraphs += [(facts, 8.0, "normal", theme.grey, 2), (measured, 8.0, "normal", theme.grey, 2)]
     return Header(
         verdict=report.verdict, word=report.verdict.upper(), name=report.target.model_class, facts=" · ".join([*_counts(report), summary.verdict(report)]),
         lines=lines_of(paragraphs, renderer, room(renderer, width)),
@@ -86,8 +91,22 @@ def _alike(report: Report) -> str:
 def _counts(report: Report) -> list[str]:
     """`2 findings`, `3 notes`: what alarms, and what does not."""
     alarms = len(summary.alarms(report))
-    counted = ((alarms, "finding"), (len(report.findings) - alarms, "note"))
-    return [summary.plural(number, noun) for number, noun in counted if number]
+    both = ((alarms, "finding"), (len(report.findings) - alarms, "note"))
+    return [summary.plural(many, noun) for many, noun in both if many]
+
+
+def _counting(report: Report) -> str:
+    """Whose the severity is and what it counts; empty where nothing counts, or where another version counted otherwise."""
+    first = max(report.findings, key=counted, default=None)
+    if first is None or not report.severity or abs(counted(first) - report.severity) > _SAME:
+        return ""
+    size, most = counted(first), RULES[first.rule].most if first.rule in RULES else MOST_DECADES
+    loop = subject(first.rule) == "highway" and any(h.name == first.where and h.turns > 1 for h in report.highways)
+    if size >= most or size == _ONE:  # what has no size of its own counts one decade
+        how = f"{number(size, 3)} {'power' if size == 1 else 'powers'} of ten at most"
+    else:
+        how = f"in powers of ten beyond where it begins to count{', for each call' if loop else ''}"
+    return f"severity: {first.rule} counts most, {how}"
 
 
 def place_of(report: Report) -> Location | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -43,12 +43,14 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """What is written along the line through (xs, ys) in data coordinates: above it or below, where it covers least, best at the right."""
+    """What is written along the line through (xs, ys) in data coordinates: above it or below, where it covers least, best at the right; `short` where all of it
+    would cover something."""
 
     xs: Sequence[float]
     ys: Sequence[float]
     text: str
     above: bool
+    short: str = ""
 
 
 @dataclass
@@ -105,12 +107,13 @@ def place(
         )  # fmt: skip
         placed.append(note)
     for caption in captions:
-        _write(axes, renderer, caption, theme, room)
+        if not _written(axes, renderer, caption, theme, room) and caption.short:
+            _written(axes, renderer, replace(caption, text=caption.short, short=""), theme, room)
     return placed
 
 
-def _write(axes: Axes, renderer: RendererBase, caption: Caption, theme: Theme, room: _Room) -> None:
-    """Writes a caption, or nothing where there is no room."""
+def _written(axes: Axes, renderer: RendererBase, caption: Caption, theme: Theme, room: _Room) -> bool:
+    """Writes a caption, or nothing where there is no room, or where it has shorter words and would cover something; returns whether it did."""
     left, right = caption.xs[0], caption.xs[-1]
     best: tuple[float, Annotation, Bbox] | None = None
     for share in np.linspace(1, 0, 21):
@@ -121,8 +124,9 @@ def _write(axes: Axes, renderer: RendererBase, caption: Caption, theme: Theme, r
         box = _on_the_line(axes, renderer, note, caption)
         spare = box.height / 3  # but towards the line itself
         around = Bbox.from_extents(box.x0 - spare, box.y0 - spare * (not caption.above), box.x1 + spare, box.y1 + spare * caption.above)
-        cost = float(covered(around, room.drawn)) + (1 - share) / 10
-        if not room.fits(box) or (best is not None and cost >= best[0]):
+        hidden = covered(around, room.drawn)
+        cost = float(hidden) + (1 - share) / 10
+        if not room.fits(box) or (hidden and caption.short) or (best is not None and cost >= best[0]):
             note.remove()
             continue
         if best is not None:
@@ -130,6 +134,7 @@ def _write(axes: Axes, renderer: RendererBase, caption: Caption, theme: Theme, r
         best = cost, note, box
     if best is not None:
         room.taken.append(best[2])
+    return best is not None
 
 
 def _on_the_line(axes: Axes, renderer: RendererBase, note: Annotation, caption: Caption) -> Bbox:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gradflow.numbers import number
 from gradflow.records import Finding, Report, Severity, Skip
-from gradflow.render.figure import loops, marks
+from gradflow.render.figure import loops, marks, trunk
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.marks import DASHED, Drawn, Key, Point, Range, rule_name
 from gradflow.render.figure.skips import places, size
@@ -46,7 +46,7 @@ def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     hollow = [Point(at_x[s.id], scale(s.gain), theme.kinds[s.kind]) for s in report.skips if s.lam is None and s.gain is not None]
     marks.spread(axes, hollow, theme, size(report.skips), hollow=True)
     at, labels = _alarms(report, at_x, scale, theme)
-    labels += _noted(report, at_x, scale, theme)
+    labels += trunk.signs(report, scale(1.0), theme) + _noted(report, at_x, scale, theme)
     marks.rings(axes, at, theme, size(report.skips) * 2.4)
     keys = _keys(report, theme, hollow=bool(hollow), edge=scale.log and any(v <= 0 for v in values)) + marks.ring_keys(at, theme)
     return Drawn(title="λ: what each skip passes on of the gradient", quantity="Σ⟨s,g⟩ ÷ Σ⟨g,g⟩", keys=keys, labels=labels)

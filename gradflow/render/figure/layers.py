@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib.axes import Axes
 
@@ -27,13 +27,13 @@ def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     floor = None in road or any(not layer.gain for layer in report.layers)
     widest = max(bands)
     limits = marks.span_of([*logs, *(h for h in road if h is not None)], floor=floor, around=(-widest, 0.0, widest))
-    limits = bounds.widened(limits, report, bands)
+    alarming = bounds.bounds_of(report, bands)
+    limits = bounds.widened(limits, alarming)
     marks.decade_axis(axes, limits, theme, bins=6)
     marks.at_one(axes, 0, theme)
-    keys = _points(axes, report.layers, theme) + _band(axes, report.layers, bands, theme)
+    keys = _points(axes, report.layers, bounds.quiet(report, alarming), theme) + _band(axes, report.layers, bands, theme)
     keys += roads.draw(axes, report, limits, theme) + _edge(axes, report.layers, limits, theme)
-    foot = limits.floor + 0.04 * (limits.high - limits.low) if floor else limits.low
-    captions = bounds.draw(axes, report, limits, foot, bands, theme)
+    captions = bounds.draw(axes, report, limits, alarming, theme, floor=floor)
     found = _found(report)
     ringed = _ringed(found, limits)
     marks.rings(axes, ringed, theme, 55)
@@ -42,15 +42,17 @@ def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     return Drawn(title="Gradient gain of each layer, input to output", quantity="‖∂L/∂layer‖ ÷ ‖∂L/∂output‖", keys=keys, labels=labels, captions=captions)
 
 
-def _points(axes: Axes, layers: Sequence[Layer], theme: Theme) -> list[Key]:
-    """Layers with weights are large, those without small; a faint line joins them in order."""
+def _points(axes: Axes, layers: Sequence[Layer], quiet: Collection[str], theme: Theme) -> list[Key]:
+    """Layers with weights are large, those without small; a faint line joins them in order. Hollow are those named by `quiet`, which lie where others alarm."""
     colors, keys = colors_of(layers, theme)
     known = [(layer, Point(layer.depth, log, colors[layer.name])) for layer in layers if (log := decades(layer.gain)) is not None]
     axes.plot([p.x for _, p in known], [p.y for _, p in known], color=theme.faint, linewidth=0.8 if len(layers) < 400 else 0.4, zorder=1.5)
     size = marks.size_of(len(layers))
-    marks.spread(axes, [p for layer, p in known if not layer.parameters], theme, size * 0.35)
-    marks.spread(axes, [p for layer, p in known if layer.parameters], theme, size)
-    return keys
+    for hollow in (False, True):
+        shown = [(layer, p) for layer, p in known if (layer.name in quiet) == hollow]
+        marks.spread(axes, [p for layer, p in shown if not layer.parameters], theme, size * 0.35, hollow=hollow)
+        marks.spread(axes, [p for layer, p in shown if layer.parameters], theme, size, hollow=hollow)
+    return keys + ([(marks.dot(theme.grey, hollow=theme.paper), f"no alarm: a skip leads around ({len(quiet)})")] if quiet else [])
 
 
 def _band(axes: Axes, layers: Sequence[Layer], bands: Sequence[float], theme: Theme) -> list[Key]:

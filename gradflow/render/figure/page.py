@@ -11,7 +11,7 @@ from gradflow.records import Report
 from gradflow.render.figure import PanelName, ThemeName, header
 from gradflow.render.figure.canvas import save
 from gradflow.render.figure.layout import laid_out
-from gradflow.render.figure.panels import PANELS, show, wanted
+from gradflow.render.figure.panels import height_of, show, wanted
 from gradflow.render.figure.theme import THEMES, applied
 
 
@@ -34,4 +34,4 @@ def figure(report: Report, *, theme: ThemeName = ThemeName.LIGHT, panels: Sequen
     names = list(dict.fromkeys(panels)) or wanted(report)
     with applied(chosen):
         heading = None if panels else partial(header.of_report, report, theme=chosen)
-        return laid_out(heading, [(partial(show, report=report, name=name, theme=chosen), PANELS[name].height) for name in names], chosen, dpi)
+        return laid_out(heading, [(partial(show, report=report, name=name, theme=chosen), height_of(name, report)) for name in names], chosen, dpi)

@@ -14,6 +14,7 @@ from gradflow.render.figure.marks import CALLS, Drawn
 from gradflow.render.figure.theme import Theme, dress
 
 _FEW = 3  # places on the axis of depth
+_LOW, _MANY = 0.6, 12  # the share of its height that a panel has for as few layers or less, and from how many layers on it has all of it
 _NO_LAYER = "No layer was found."
 _NO_SKIP = "No skip connection was found: the gradient has no way around any layer."
 _NO_LOOP = "No loop was found whose highway could be followed from call to call."
@@ -23,7 +24,7 @@ _NO_MATRIX = "No layer has a matrix whose updates could be compared."
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One panel: its height in inches, what draws it, and what to say instead where `has` says that the report has nothing to draw."""
+    """One panel: its height in inches at most, what draws it, and what to say instead where `has` says that the report has nothing to draw."""
 
     height: float
     draw: Callable[[Axes, Report, Theme], Drawn]
@@ -55,6 +56,14 @@ def wanted(report: Report) -> tuple[PanelName, ...]:
     elif len({(s.fork_depth, s.join_depth) for s in report.skips}) < _FEW and len(loops.skips(report)) == len(report.skips):
         left |= {PanelName.SKIPS, PanelName.LAMBDA, PanelName.SHARES}
     return tuple(name for name in PanelName if name not in left)
+
+
+def height_of(name: PanelName, report: Report) -> float:
+    """The height of a panel in inches: over the depth of a small net a flatter one shows all there is."""
+    if name in (PanelName.CALLS, PanelName.TREND):
+        return PANELS[name].height
+    share = (len(report.layers) - _FEW) / (_MANY - _FEW)
+    return PANELS[name].height * min(max(_LOW + (1 - _LOW) * share, _LOW), 1.0)
 
 
 def show(axes: Axes, report: Report, name: PanelName, theme: Theme) -> Drawn:

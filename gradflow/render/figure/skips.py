@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from matplotlib.collections import LineCollection
 
 from gradflow.numbers import decades, span
 from gradflow.records import Report, Skip
-from gradflow.render.figure import marks
+from gradflow.render.figure import marks, trunk
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.marks import DOTTED, Drawn, Key
 from gradflow.render.figure.theme import Theme
@@ -40,26 +41,37 @@ def size(skips: Sequence[Skip]) -> float:
 
 
 def places(axes: Axes, report: Report) -> dict[str, float]:
-    """Where the mark of each skip, by its id, stands on the depth axis: at its middle, and those of nested skips with one middle side by side."""
+    """Where the mark of each skip, by its id, stands on the depth axis: under the top of its arc, or at the arc's end where it leads around others, whose marks
+    stand between; those of one place side by side."""
     room = math.sqrt(size(report.skips)) * 1.3 * axes.figure.dpi / 72 * last_depth(report) / max(axes.bbox.width, 1.0)
-    ordered = sorted(report.skips, key=lambda s: (middle(s), s.fork_depth - s.join_depth))
+    around = _around(report.skips)
+    at = {s.id: s.join_depth - 0.5 if s.id in around else middle(s) for s in report.skips}
+    ordered = sorted(report.skips, key=lambda s: (at[s.id], s.fork_depth - s.join_depth))
     groups: list[list[Skip]] = []
     for s in ordered:
-        if groups and _nested(groups[-1][0], s):
+        first = groups[-1][0] if groups else s
+        together = at[s.id] - at[first.id] <= _NESTED and (s.join_depth > first.fork_depth or s.join_depth == first.join_depth)
+        if groups and together:
             groups[-1].append(s)
         else:
             groups.append([s])
     found: dict[str, float] = {}
     for group in groups:
-        centre = sum(map(middle, group)) / len(group)
+        centre = sum(at[s.id] for s in group) / len(group)
         apart = min(room, _WIDEST * last_depth(report) / len(group))
-        found |= {s.id: centre + (i - (len(group) - 1) / 2) * apart if len(group) > 1 else middle(s) for i, s in enumerate(group)}
+        found |= {s.id: centre + (i - (len(group) - 1) / 2) * apart if len(group) > 1 else at[s.id] for i, s in enumerate(group)}
     return found
 
 
-def _nested(one: Skip, other: Skip) -> bool:
-    """Whether their middles are one place and they do not follow each other."""
-    return middle(other) - middle(one) <= _NESTED and (other.join_depth > one.fork_depth or other.join_depth == one.join_depth)
+def _around(skips: Sequence[Skip]) -> set[str]:
+    """Those that lead around others, as across a U-Net, where none crosses another."""
+    ordered = sorted(skips, key=lambda s: (s.fork_depth, -s.join_depth))
+    crossing, found = _crossing(skips), set[str]()
+    for s, inner in reversed([*pairwise(ordered)]):  # the first that starts inside, if any does, ends inside as well where nothing crosses
+        alike = (s.fork_depth, s.join_depth) == (inner.fork_depth, inner.join_depth)
+        if crossing.isdisjoint((s.id, inner.id)) and inner.fork_depth < s.join_depth and (inner.id in found or not alike):
+            found.add(s.id)
+    return found
 
 
 def last_depth(report: Report) -> int:
@@ -91,8 +103,9 @@ def arcs(axes: Axes, report: Report, theme: Theme) -> Drawn:
     axes.set_ylim(0, 1.08 * top)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
+    keys = _keys(report.skips, theme) + trunk.draw(axes, report, theme)
     title = f"{plural(len(report.skips), 'skip connection')}, fork to join"
-    return Drawn(title=title, quantity="as wide as the gain", keys=_keys(report.skips, theme), labels=sorted(labels, key=lambda one: -one.width))
+    return Drawn(title=title, quantity="as wide as the gain", keys=keys, labels=sorted(labels, key=lambda one: -one.width))
 
 
 def _chains(skips: Sequence[Skip]) -> list[list[Skip]]:

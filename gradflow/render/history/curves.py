@@ -79,9 +79,8 @@ def highways(axes: Axes, history: History, theme: Theme) -> list[Key]:
     decade_axis(axes, limits, theme, bins=3)
     _gaps(axes, history, curves, theme)
     zero: list[Key] = [(dot(theme.ink, "v"), "exactly 0")] if np.isneginf(rows).any() else []
-    return zero + [
-        (stroke(_shade(i, len(rows), theme)), _named(f"to {history.highways[i].rpartition(' … ')[2]}", curves[i])) for i in _farthest(curves, range(len(rows)))
-    ]
+    shown = _farthest(curves, range(len(rows)))
+    return zero + [(stroke(_shade(i, len(rows), theme)), _named(_ends(history.highways[i]), curves[i], 14)) for i in shown]
 
 
 def turn(axes: Axes, history: History, theme: Theme) -> None:
@@ -152,9 +151,17 @@ def _end(curve: Curve) -> float | None:
     return next((v for v in reversed(curve) if v is not None), None)
 
 
-def _named(name: str, curve: Curve) -> str:
+def _named(name: str, curve: Curve, width: int = 11) -> str:
     """The end of a name, which tells it from its neighbours, and the curve's last value."""
-    return f"{keep_end(glyphs(name), 11)}  {number(_end(curve), 3)}"
+    return f"{keep_end(glyphs(name), width)}  {number(_end(curve), 3)}"
+
+
+def _ends(highway: str) -> str:
+    """`blocks.0 … 5` of `blocks.0 … blocks.5`: from its first skip to its last, without the modules that both are in."""
+    first, _, last = highway.partition(" … ")
+    shared = [a == b for a, b in zip(first.split(".")[:-1], last.split(".")[:-1], strict=False)]
+    inside = ".".join(last.split(".")[[*shared, False].index(False) :])
+    return f"{first} … {inside}" if last else first
 
 
 def _aligned(rows: Sequence[Curve], many: int) -> list[Curve]:
