@@ -235,7 +235,7 @@ def test_turning_sick_warns_once():
     told = [str(w.message) for w in caught if w.category is SickTrainingWarning]
     assert len(told) == 2 and all(w.filename == __file__ for w in caught if w.category is SickTrainingWarning)
     assert (
-        told[0].startswith("The gradient flow turned sick at step 2: GF108") and "6 (Linear)" in told[0] and "a ReLU whose inputs are all negative" in told[0]
+        told[0].startswith("The gradient flow turned sick at step 2: GF108") and "6 (Linear)" in told[0] and "Every input of this ReLU is negative" in told[0]
     )
     assert "step 6" in told[1]
     turns = [(turn.step, turn.verdict, turn.finding.rule if turn.finding else None) for turn in monitor.history.turns]
