@@ -73,7 +73,9 @@ def test_a_tower_that_was_not_called():
     """Most parameters are unreached, but nothing of what ran is cut: a warning that says to give the model all its inputs."""
     report = profiled(Towers(cut=False), 4, 8)
     assert report.verdict == "warnings"
-    assert [(f.rule, f.where) for f in report.findings] == [("GF104", "image")] and "all inputs" in report.findings[0].fix
+    (finding,) = report.findings
+    assert (finding.rule, finding.where) == ("GF104", "image") and "all inputs" in finding.fix
+    assert finding.message == "weight and bias of image can be trained but receive no gradient: its module was not called in the forward pass."
 
 
 def test_a_tower_that_ran_and_is_cut():

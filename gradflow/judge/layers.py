@@ -212,10 +212,11 @@ def _unreached(layer: Layer, mostly: bool, rules: Rules) -> Finding | None:
         return None
     reason = lost[0].undefined["grad_norm"]
     idle = NOT_CALLED in reason
-    names = ", ".join(p.name for p in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    own = [p.name.removeprefix(f"{layer.name}.") for p in lost]
+    names = " and ".join([", ".join(own[:2]), f"{len(own) - 2} more"] if len(own) > 2 else own)
     return Finding(
         rule=rule.code, severity="error" if mostly and not idle else "warning", where=layer.name, value=float(len(lost)), limit=None,
         decades=1.0, fix=_RUN_IT if idle else rule.fix, location=layer.location,
-        message=f"{names} can be trained but receive{'s' if len(lost) == 1 else ''} no gradient: {reason}.",
+        message=f"{names} of {layer.name} can be trained but receive{'s' if len(lost) == 1 else ''} no gradient: {reason}.",
         undefined={"limit": "the rule has none"},
     )  # fmt: skip

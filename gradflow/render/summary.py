@@ -66,9 +66,16 @@ def coverage(report: Report) -> str:
     if statuses["frozen"]:
         line += f", {statuses['frozen']} frozen"
     if statuses["unreached"]:
-        unreached = ((p.name, p.undefined.get("grad_norm", "no gradient came")) for p in parameters if p.status == "unreached")
-        line += f", {statuses['unreached']} unreached: {_named(unreached)}"
+        line += f", {statuses['unreached']} unreached{_unreached(layers, missed)}"
     return f"{line}; {_opaque(report.opaque)}" if report.opaque else line
+
+
+def _unreached(layers: Sequence[Layer], missed: Sequence[Layer]) -> str:
+    """The parameters by name and reason; those of the layers that were not measured are not named again where they are all."""
+    lost = [(p, layer) for layer in layers for p in layer.parameters if p.status == "unreached"]
+    if all(layer in missed for _, layer in lost):
+        return ", in these layers" if len(missed) > 1 else ", in this layer"
+    return ": " + _named((p.name, p.undefined.get("grad_norm", "no gradient came")) for p, _ in lost)
 
 
 def _opaque(parts: Sequence[Opaque]) -> str:

@@ -42,7 +42,7 @@ def infer(model: nn.Module) -> Guess:
     forward = forward_of(model)
     kind = class_name(model)
     if len(forward.required) > 1:
-        raise NoInput(model_class=kind, reason=f"its forward needs {', '.join(forward.required)}")
+        raise NoInput(model_class=kind, reason=f"its forward needs {', '.join(forward.required)}", names=forward.required)
     known = _timm(model) or _torchvision(model)
     if known is not None:
         return known

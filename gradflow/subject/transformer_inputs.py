@@ -37,7 +37,8 @@ def infer_transformers(model: nn.Module) -> Guess:
     main = str(getattr(model, "main_input_name", "input_ids"))
     maker = _MAIN.get(main)
     if maker is None:
-        raise NoInput(model_class=type(model).__name__, reason=f"its main input is {main!r}")
+        needed = tuple(dict.fromkeys((main, *forward_of(model).required)))
+        raise NoInput(model_class=type(model).__name__, reason=f"its main input is {main!r}", names=needed)
     specs = [maker(model, config)]
     accepted = forward_of(model).keywords
     if "return_loss" in accepted and "pixel_values" in accepted and main == "input_ids":

@@ -134,7 +134,18 @@ def test_an_unmeasured_layer() -> None:
     """Coverage names it with its reason, and does not call the model measured."""
     text = " ".join(render(reports.unmeasured(), width=160).split())
     assert "1 of 5 layers measured, not blocks.[0-3] (the gradient is cut by detach())" in text
-    assert "4 unreached: blocks.[0-3].weight (the gradient is cut by detach())" in text
+    assert "4 unreached, in these layers" in text
+
+
+def test_an_unreached_parameter_of_a_measured_layer() -> None:
+    """It is named, with its reason: the layers that were not measured do not tell of it."""
+    report = reports.unmeasured()
+    head = report.layers[-1]
+    lost = dict.fromkeys(("grad_norm", "update_ratio"), "it is not used")
+    bias = dataclasses.replace(head.parameters[0], name="head.bias", status="unreached", grad_norm=None, update_ratio=None, undefined=lost)
+    report = dataclasses.replace(report, layers=(*report.layers[:-1], dataclasses.replace(head, parameters=(*head.parameters, bias))))
+    text = " ".join(render(report, width=160).split())
+    assert "5 unreached: blocks.[0-3].weight (the gradient is cut by detach()); head.bias (it is not used)" in text
 
 
 def test_a_healthy_report_with_gaps() -> None:
