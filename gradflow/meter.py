@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,9 @@ class Meter:
         self._memo: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
         for value in watched:
             self._station(value).reads.setdefault(value[1], []).append(lambda grad, value=value: self._count(value, grad))  # type: ignore[misc]
-        for place in spread:
-            if place.value is not None:
-                self._station(place.value).reads.setdefault(place.value[1], []).append(place.read)
+        for sharing in spread:
+            for place in sharing.places:
+                self._station(place.value).reads.setdefault(place.value[1], []).append(partial(sharing.read, place))
         self._gauges = [SkipGauge(tape, skip, samples, probing) for skip in skips]
         gauge_of = {id(gauge.skip): gauge for gauge in self._gauges}
         self._highway_paths = highways

@@ -157,7 +157,7 @@ def _analyse(model: nn.Module, forward: Forward, settings: Settings, track: bool
         samples=samples,
         probing=Probing(probes=settings.probes, spectrum=settings.spectrum, seed=settings.seed),
         units=counted_units(model),
-        spread=sample_gauges(tape, outputs, samples),
+        spread=sample_gauges(tape, outputs, samples, [t for _, t in forward.inputs]),
     )
     tell("backward")
     analysed = now()

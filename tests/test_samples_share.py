@@ -1,7 +1,11 @@
 """How much of a batch's gradient one sample carries, against gradients that autograd gives sample by sample."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -125,3 +129,161 @@ def test_a_scaled_loss(scale):
     model, x = net(), torch.randn(8, 6, dtype=torch.float64)
     plain, scaled = (shares(gradflow.profile(model, x, loss=lambda out, s=s: s * out.square().sum())) for s in (1.0, scale))
     assert {w: s.largest for w, s in plain.items()} == pytest.approx({w: s.largest for w, s in scaled.items()}, rel=1e-12)
+
+
+class Rearranged(nn.Module):
+    """A layer on a rearrangement of [samples, 4, 6, features], undone behind it."""
+
+    def __init__(self, rearrange, width=3):
+        super().__init__()
+        self.layer, self.rearrange = nn.Linear(width, 4), rearrange
+
+    def forward(self, x):
+        places = torch.arange(x[..., 0].numel()).reshape(x.shape[:-1])
+        there = self.rearrange(places.unsqueeze(-1)).flatten()
+        return self.layer(self.rearrange(x)).reshape(-1, 4)[there.argsort()].reshape(*x.shape[:-1], 4)
+
+
+REARRANGEMENTS = {
+    "as it is": lambda x: x,
+    "merged": lambda x: x.reshape(-1, x.shape[-1]),
+    "time outermost": lambda x: x.transpose(0, 1),
+    "time outermost and merged": lambda x: x.permute(1, 2, 0, 3).reshape(-1, x.shape[-1]),
+    "heads merged into the batch": lambda x: x.transpose(1, 2).reshape(-1, 4, x.shape[-1]),
+    "windows of 2 by 3": lambda x: x.reshape(-1, 2, 2, 2, 3, x.shape[-1]).transpose(2, 3).reshape(-1, 6, x.shape[-1]),
+    "rolled": lambda x: x.roll(3, dims=0),
+    "scaled, then merged": lambda x: (x * 1).transpose(0, 2).flatten(0, 2),
+}
+
+
+@pytest.mark.parametrize("samples", [4, 6, 7])
+@pytest.mark.parametrize("name", REARRANGEMENTS)
+def test_rearranged_rows(name, samples):
+    """The share is that of the sample wherever its rows stand, also where another dimension has the batch's size."""
+    torch.manual_seed(0)
+    model, x = Rearranged(REARRANGEMENTS[name]).double(), torch.randn(samples, 4, 6, 3, dtype=torch.float64)
+    factor = torch.linspace(1, 2, samples, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    weights = factor.flatten().square() * x.square().sum((1, 2, 3))
+    share = shares(gradflow.profile(model, x, loss=lambda out: (out * factor).sum()))["layer"]
+    assert share.largest == pytest.approx(float(weights.max() / weights.sum()), rel=1e-9) and share.sample == int(weights.argmax())
+
+
+class Moved(nn.Module):
+    """The sum of squares of a layer on [samples, a, b, c] with its dimensions in another order and the first `cut` of them merged into rows."""
+
+    def __init__(self, order, cut, sizes):
+        super().__init__()
+        self.order, self.cut = order, cut
+        self.layer = nn.Linear(math.prod(sizes[d] for d in order[cut:]), 3)
+
+    def forward(self, x):
+        return self.layer(x.permute(self.order).reshape(math.prod(x.shape[d] for d in self.order[: self.cut]), -1)).square().sum()
+
+
+@settings(max_examples=80, deadline=None)
+@given(order=st.permutations(range(4)), cut=st.integers(1, 4), sizes=st.tuples(*[st.integers(2, 5)] * 4), outlier=st.integers(0, 4))
+def test_a_poisoned_sample_in_any_layout(order, cut, sizes, outlier):
+    """It is found among the rows, and where the rows are not of one sample each nothing is said."""
+    x = torch.randn(*sizes, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    outlier %= sizes[0]
+    x[outlier] *= 1e6
+    share = shares(gradflow.profile(Moved(order, cut, sizes).double(), x))["layer"]
+    if order.index(0) < cut:
+        assert share.sample == outlier and share.largest > 0.999
+    else:
+        assert share.largest is None and "not certain" in share.undefined["largest"]
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("steps", [5, 9])
+def test_a_recurrent_layer_that_runs_time_major(kind, steps):
+    """`batch_first` is turned into time-major rows inside; of 9 steps and 9 samples the samples are told from the steps."""
+    torch.manual_seed(0)
+    model = Last(kind(3, 8, batch_first=True)).double()
+    x = torch.randn(9, steps, 3, dtype=torch.float64)
+    factor = torch.ones(9, 1, dtype=torch.float64)
+    factor[6] = 1e4
+    report = gradflow.profile(model, x, loss=lambda out: (out * factor).square().sum())
+    share = shares(report)["layer"]
+    assert share.sample == 6 and share.largest > 0.999
+
+
+class Last(nn.Module):
+    """The last step of a recurrent layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0][:, -1]
+
+
+def test_a_cell_in_a_loop():
+    """Every call counts: Σ over the steps of ‖gᵢₜ‖²‖xᵢₜ‖², as autograd gives it for the cell's projection of its input."""
+    torch.manual_seed(0)
+    model, x = Looped().double(), torch.randn(6, 5, 3, dtype=torch.float64)
+    share = shares(gradflow.profile(model, x, loss=lambda out: out.square().sum()))["into"]
+    model.kept = []
+    out = model(x)
+    grads = torch.autograd.grad(out.square().sum(), model.kept)
+    weights = sum(g.square().sum(1) * x[:, t].square().sum(1) for t, g in enumerate(grads))
+    assert share.largest == pytest.approx(float(weights.max() / weights.sum()), rel=1e-9) and share.sample == int(weights.argmax())
+
+
+class Looped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.into, self.within, self.kept = nn.Linear(3, 8), nn.Linear(8, 8), []
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 8)
+        self.kept = []
+        for t in range(x.shape[1]):
+            self.kept.append(self.into(x[:, t]))
+            h = torch.tanh(self.kept[-1] + self.within(h))
+        return h
+
+
+class Tokens(nn.Module):
+    """An embedding of ids in another order; its output has the samples outermost again."""
+
+    def __init__(self, turned):
+        super().__init__()
+        self.table, self.turned = nn.Embedding(9, 4), turned
+
+    def forward(self, ids):
+        return self.table(self.turned(ids)).reshape(ids.shape[1], ids.shape[0], 4).transpose(0, 1)
+
+
+@pytest.mark.parametrize("steps", [3, 7])
+def test_tokens_time_major(steps):
+    """Ids that are a transposed view of the input are weighed by sample; of a copy it is not certain, and said so."""
+    torch.manual_seed(0)
+    ids = torch.randint(0, 9, (3, steps))
+    factor = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)[:, None, None]
+    view, merged, copy = (
+        shares(gradflow.profile(Tokens(turned).double(), ids, loss=lambda out: (out * factor).sum()))["table"]
+        for turned in (lambda t: t.t(), lambda t: t.t().unflatten(0, (steps, 1)).flatten(0, 1), lambda t: t.t().contiguous())
+    )
+    for share in (view, merged):
+        assert share.largest == pytest.approx(16 / 21, rel=1e-9) and share.sample == 2
+    assert copy.largest is None and "not certain" in copy.undefined["largest"]
+
+
+class Summed(nn.Module):
+    """Rows that are sums over the samples, or each sample repeated across the rows."""
+
+    def __init__(self, mix):
+        super().__init__()
+        self.layer, self.mix = nn.Linear(3, 3), mix
+
+    def forward(self, x):
+        return self.layer(self.mix(x)).square().sum()
+
+
+@pytest.mark.parametrize("mix", [lambda x: x.cumsum(0).repeat(2, 1), lambda x: x.expand(4, 6, 3).transpose(0, 1).reshape(-1, 3)], ids=["cumsum", "repeated"])
+def test_rows_of_no_one_sample(mix):
+    """Where it is not certain there is no share."""
+    share = shares(gradflow.profile(Summed(mix), torch.randn(6, 3)))["layer"]
+    assert share.largest is None and "not certain" in share.undefined["largest"]
