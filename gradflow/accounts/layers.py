@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
-from gradflow.accounts.closing import closing_parameters
+from gradflow.accounts.closing import Closing, closings
 from gradflow.accounts.heights import heights
 from gradflow.accounts.reach import Reach
 from gradflow.gauges import unit_dimension
@@ -126,8 +126,9 @@ def tally_layers(
     """
     reach = Reach(observation, model)
     zero = {name for name, sums in weights.items() if sums.squares == 0}
-    small = {name for name, sums in weights.items() if sums.count and sums.norm / math.sqrt(sums.count) <= SMALL_SCALE} - zero
-    closing = closing_parameters(observation.tape.graph, zero, small)
+    sizes = {name: sums.norm / math.sqrt(sums.count) for name, sums in weights.items() if sums.count and name not in zero}
+    small = {name: size for name, size in sizes.items() if size <= SMALL_SCALE}
+    closing = closings(observation.tape.graph, zero, small, _mute(observation))
     modules = dict(model.named_modules())
     above = heights(observation.tape.graph)
     tallies = (
@@ -137,12 +138,20 @@ def tally_layers(
     return tuple(replace(t, gains=(gain,)) if (gain := _ratio(t.sums.norm, output.norm)) and math.isfinite(gain) else t for t in tallies)
 
 
+def _mute(observation: Observation) -> frozenset[tuple[fx.Node, fx.Node]]:
+    """Edges of concatenations whose part nothing reads, so that a gradient of exactly 0 comes back: patches beside a class token that alone is read."""
+    read = zip(observation.skips, observation.readings.skips, strict=True)
+    beside = [(skip, sums) for skip, sums in read if skip.form == "concat" and skip.path and not skip.shared and sums is not None]
+    return frozenset((skip.path[-1][0], skip.fork) for skip, sums in beside if sums.gg.sum() > 0 and not sums.ss.any())
+
+
 def _tally(
-    row: Row, module: nn.Module, observation: Observation, weights: Mapping[str, GradientSums], reach: Reach, closing: Mapping[Value, str]
+    row: Row, module: nn.Module, observation: Observation, weights: Mapping[str, GradientSums], reach: Reach, closing: Mapping[Value, Closing]
 ) -> LayerTally:
     read = [observation.readings.values[v] for v in dict.fromkeys(row.values) if v in observation.readings.values]
     prefix = f"{row.name}." if row.name else ""
     dimension = unit_dimension(module)
+    sums = sum(read, GradientSums()).scaled(observation.loss_scale)
     own = [(prefix + n, p) for n, p in module._parameters.items() if p is not None and prefix + n in weights]
     return LayerTally(
         name=row.name or f"({class_name(module)})",
@@ -150,9 +159,9 @@ def _tally(
         calls=row.calls,
         location=row.location,
         output_shape=row.shape,
-        sums=sum(read, GradientSums()).scaled(observation.loss_scale),
+        sums=sums,
         reason=reach.of_layer(row.name, row.calls, row.values) if not read else "",
-        closed_by=next((closing[v] for v in row.values if v in closing), "") if read else "",
+        closed_by=next((closing[v].closed_by(silent=sums.zeros == sums.count) for v in row.values if v in closing), "") if read else "",
         parameters=tuple(_tally_parameter(n, p, observation, weights[n], reach) for n, p in own),
         gains=(),
         uncounted=dimension if isinstance(dimension, str) else "",

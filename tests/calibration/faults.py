@@ -99,6 +99,15 @@ def one_layer() -> Iterator[Fault]:
         group="one layer", name="a factor of 10⁻⁵ in one place", rule="GF101", where="body*", severity="warning", told="between body",
         build=lambda: (Between(lambda h: 1e-5 * h), rows()),
     )  # fmt: skip
+    yield Fault(
+        group="one layer", name="the scale of one norm of six times 10⁻⁵", rule="GF101", where="*", told="at 7 (LayerNorm)", severity="warning",
+        build=lambda: (multiplied(normed(6), 1e-5, "7.weight"), rows(64)),
+    )  # fmt: skip
+
+
+def normed(depth: int) -> nn.Module:
+    """Linear layers with norms and no skip."""
+    return nn.Sequential(*(module for _ in range(depth) for module in (nn.Linear(64, 64), nn.LayerNorm(64), nn.GELU())))
 
 
 def zeros() -> Iterator[Fault]:
