@@ -226,7 +226,7 @@ def random_networks(draw: st.DrawFn, max_blocks: int = 3) -> Plan:
     """Sequences of blocks, nested ones, parallel towers, loops whose outputs are collected, and trunk operators."""
     stem = draw(st.booleans())
     elements: list[Element] = []
-    for i in range(draw(st.integers(1, max_blocks))):
+    for _ in range(draw(st.integers(1, max_blocks))):
         if draw(st.integers(0, 4)) == 0:
             elements.append(draw(_no_skip()))
         trunk = draw(st.sampled_from([None, "linear", "norm", "relu"]))
