@@ -8,13 +8,14 @@ operands is walked backward once for all of them (`Ascent`).
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import reduce
 
-from gradflow.operators import UPSAMPLING
+from gradflow.operators import UPSAMPLING, Role
 from gradflow.residual.flow import Edge, Flow
 
 _KEPT, _ENTRIES = 64, 100_000  # descents that are kept in any case, and the number of their entries above which older ones are forgotten
@@ -55,15 +56,20 @@ def _through(flow: Flow, i: int, code: int) -> int:
     return code + (flow.weight[i] << _FLAGS) | _coded(0, flow.holds_parameter[i], flow.name(i) in UPSAMPLING)
 
 
-class Descent:
-    """The values computed from a fork, walked forward in execution order as far as asked."""
+def weight_of(flow: Flow, edge: Edge) -> int:
+    """Weighted layers that an edge passes: 1 or 0. What is added to the product inside a fused sum passes none."""
+    i, position = edge
+    return 0 if flow.role[i] is Role.FUSED_ADD and position == 0 else flow.weight[i]
 
-    def __init__(self, flow: Flow, fork: int) -> None:
+
+class _Walk(ABC):
+    """A walk forward from a fork in execution order, as far as asked, with a number for each value that it meets: `code` for the fork."""
+
+    def __init__(self, flow: Flow, fork: int, code: int) -> None:
         self.fork = fork
         self._flow = flow
-        self._reach = {fork: 0}
+        self._reach = {fork: code}
         self._heap: list[int] = []
-        self._whole: tuple[int, int] = (fork, 0)
         self._push(fork)
 
     def __len__(self) -> int:
@@ -73,6 +79,30 @@ class Descent:
         """Whether the fork leads to node `i` (or is it)."""
         self._extend(i)
         return i in self._reach
+
+    @abstractmethod
+    def _arriving(self, i: int) -> int | None:
+        """The number of node `i` by those of its operands; None where the fork leads to none of them."""
+
+    def _push(self, i: int) -> None:
+        for consumer, _ in self._flow.consumers[i]:
+            heapq.heappush(self._heap, consumer)
+
+    def _extend(self, limit: int) -> None:
+        reach, heap = self._reach, self._heap
+        while heap and heap[0] <= limit:
+            i = heapq.heappop(heap)
+            if i not in reach and (code := self._arriving(i)) is not None:
+                reach[i] = code
+                self._push(i)
+
+
+class Descent(_Walk):
+    """The values computed from a fork, with the ways to them."""
+
+    def __init__(self, flow: Flow, fork: int) -> None:
+        super().__init__(flow, fork, 0)
+        self._whole: tuple[int, int] = (fork, 0)
 
     def to(self, i: int) -> Way | None:
         """The way from the fork to node `i`, both ends' own weights: the fork's not counted, the node's counted; None where there is no path."""
@@ -110,20 +140,32 @@ class Descent:
                     stack.append(j)
         return seen
 
-    def _push(self, i: int) -> None:
-        for consumer, _ in self._flow.consumers[i]:
-            heapq.heappush(self._heap, consumer)
+    def _arriving(self, i: int) -> int | None:
+        known = [self._reach[j] for _, j in self._flow.sources[i] if j in self._reach]
+        return _through(self._flow, i, reduce(_together, known)) if known else None
 
-    def _extend(self, limit: int) -> None:
-        flow, reach, heap = self._flow, self._reach, self._heap
-        while heap and heap[0] <= limit:
-            i = heapq.heappop(heap)
-            if i in reach:
-                continue
-            known = [reach[j] for _, j in flow.sources[i] if j in reach]
-            if known:
-                reach[i] = _through(flow, i, reduce(_together, known))
-                self._push(i)
+
+class Lightest(_Walk):
+    """The values computed from a fork, with the lightest ways to them.
+
+    Args:
+        joins: those known so far; asked of a value when the walk meets it.
+    """
+
+    def __init__(self, flow: Flow, fork: int, joins: Container[int]) -> None:
+        super().__init__(flow, fork, 1)  # a way as one number: twice its weight, and one more where no join lies on it
+        self._joins = joins
+
+    def to(self, i: int) -> tuple[int, bool] | None:
+        """The fewest weighted layers on a way to node `i`, its own included, and whether a join lies on a way with so few; None where there is no path."""
+        self._extend(i)
+        found = self._reach.get(i)
+        return None if found is None else (found >> 1, not found & 1)
+
+    def _arriving(self, i: int) -> int | None:
+        flow = self._flow
+        known = [self._reach[j] + (weight_of(flow, (i, position)) << 1) for position, j in flow.sources[i] if j in self._reach]
+        return min(known) & (-2 if i in self._joins else -1) if known else None
 
 
 class Descents:

@@ -11,14 +11,15 @@ from gradflow.residual.flow import Flow, name_of
 from gradflow.residual.joins import takes_one
 from gradflow.residual.paths import HighwayPath, SkipPath, Stretch, stretch
 from gradflow.residual.reach import Descent, Descents
+from gradflow.residual.stream import on_the_stream
 
 
 def find_highways(skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
     """Chains of additive skips, each followed back from its last join; longest chains first, then nearest the input.
 
-    A skip's predecessor is the latest join that its fork is computed from. Where several skips have the same predecessor, the chain goes on along the one
-    whose trunk is lightest and shortest, and the others begin highways of their own. Concatenations and detached skips carry no highway, nor do skips from
-    farther back than the stream that they are added to: a second skip at a join, `x0` in `a·x + b·x0`.
+    Of several skips that end in one join the highway takes the lightest way back (`on_the_stream`). A skip's predecessor is the latest join that its fork is
+    computed from. Where several skips have the same predecessor, the chain goes on along the one whose trunk is lightest and shortest, and the others begin
+    highways of their own. Concatenations and detached skips carry no highway, nor do a join's other skips: `x0` in `a·x + b·x0`, `o` in `x + o + A(o)`.
     """
     if not skips:
         return ()
@@ -27,11 +28,7 @@ def find_highways(skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
     for skip in skips:
         if _carries(skip):
             parallel.setdefault((skip.join, skip.fork), []).append(skip)
-    main: dict[fx.Node, SkipPath] = {}
-    for skip in (group[0] for group in parallel.values()):
-        if skip.join not in main or flow.index[skip.fork] > flow.index[main[skip.join].fork]:
-            main[skip.join] = skip
-    main = _on_the_stream(flow, main)
+    main = on_the_stream(flow, [group[0] for group in parallel.values()])
     carrying = list(main.values())
     joins = {flow.index[join] for join in main}
     ends = {flow.index[s.join] for s in skips if s.kind == "detached"} - joins
@@ -46,29 +43,6 @@ def find_highways(skips: tuple[SkipPath, ...]) -> tuple[HighwayPath, ...]:
     chains = [_chain(skip, following) for skip in carrying if id(skip) not in chained]
     highways = [_highway(chain, trunks, stages) for chain in chains]
     return tuple(sorted(highways, key=lambda h: (-len(h.skips), flow.index[h.skips[-1].fork])))
-
-
-def _on_the_stream(flow: Flow, main: dict[fx.Node, SkipPath]) -> dict[fx.Node, SkipPath]:
-    """The joins' skips without those beside which another operand comes, weight-free, from a later join than their fork: that operand is the stream."""
-    kept: dict[fx.Node, SkipPath] = {}
-    stream: dict[int, int] = {}  # join -> the join that its value counts as: itself, or for one that only adds to the stream, the stream's own
-    for join, skip in sorted(main.items(), key=lambda item: flow.index[item[0]]):
-        roots = (r for r in skip.branch.roots if r not in skip.branch.path and r > flow.index[skip.fork])
-        before = max((b for r in roots if (b := _behind(flow, r, stream)) is not None), default=-1)
-        if before > flow.index[skip.fork]:
-            stream[flow.index[join]] = before
-        else:
-            stream[flow.index[join]], kept[join] = flow.index[join], skip
-    return kept
-
-
-def _behind(flow: Flow, i: int, stream: dict[int, int]) -> int | None:
-    """The join that a value is, but for views, factors and masks."""
-    while i not in stream:
-        if flow.role[i] not in (Role.LAYOUT, Role.SCALE, Role.DROPOUT) or len(flow.sources[i]) != 1:
-            return None
-        i = flow.sources[i][0][1]
-    return stream[i]
 
 
 def _through_concatenations(flow: Flow, skips: tuple[SkipPath, ...]) -> Flow:

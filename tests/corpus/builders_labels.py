@@ -196,6 +196,31 @@ class X0Transformer(nn.Module):
         return self.head(x)
 
 
+class Adapted(nn.Module):
+    """Feed-forward blocks on [batch, width] whose branch ends in a skip of its own at the block's sum: an adapter's (post-norm) or LoRA's (pre-norm)."""
+
+    def __init__(self, how: str = "adapter", depth: int = 3, width: int = 16) -> None:
+        super().__init__()
+        self.how, self.head = how, nn.Linear(width, 3)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({
+                "norm": nn.LayerNorm(width), "up": nn.Linear(width, 32), "down": nn.Linear(32, width),
+                "first": nn.Linear(width if how == "adapter" else 32, 4), "last": nn.Linear(4, width),
+            })
+            for _ in range(depth)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            if self.how == "adapter":
+                o = block["down"](torch.relu(block["up"](x)))
+                x = block["norm"](x + (o + block["last"](torch.relu(block["first"](o)))))
+            else:
+                h = torch.relu(block["up"](block["norm"](x)))
+                x = x + (block["down"](h) + block["last"](block["first"](h)))
+        return self.head(x)
+
+
 class Recurrent(nn.Module):
     """A cell unrolled by hand over [batch, steps, 8]; the head sees the last hidden state."""
 

@@ -216,18 +216,23 @@ def _ends_in_sum(element: Element) -> bool:
     return isinstance(element, Towers) or (element.how != "cat" if isinstance(element, Collected) else element.form == "add")
 
 
+def _stands_on_a_stream(elements: list[Element]) -> bool:
+    """Whether a sum before has a skip without weighted layers: else a value from the start is what a block has for a skip, and the near one is its branch's."""
+    return any(isinstance(e, Block) and e.form == "add" and e.skip not in SKIP_WEIGHT for e in elements)
+
+
 @st.composite
 def random_networks(draw: st.DrawFn, max_blocks: int = 3) -> Plan:
     """Sequences of blocks, nested ones, parallel towers, loops whose outputs are collected, and trunk operators."""
     stem = draw(st.booleans())
     elements: list[Element] = []
-    for i in range(draw(st.integers(1, max_blocks))):
+    for _ in range(draw(st.integers(1, max_blocks))):
         if draw(st.integers(0, 4)) == 0:
             elements.append(draw(_no_skip()))
         trunk = draw(st.sampled_from([None, "linear", "norm", "relu"]))
         if trunk:
             elements.append(Op(trunk))
-        elements.append(draw(_block(nesting=1, far=i > 0 and weight_of(tuple(elements)) > 0)))
+        elements.append(draw(_block(nesting=1, far=_stands_on_a_stream(elements) and weight_of(tuple(elements)) > 0)))
     trunk = draw(st.sampled_from([None, "relu", "norm"]))
     tail = (Op(trunk),) if trunk else ()
     return Plan((*elements, *tail), width=draw(st.sampled_from([4, 6])), batch=draw(st.integers(2, 3)), seed=draw(st.integers(0, 2**16)), stem=stem)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gradflow.operators import Role
 from gradflow.residual import reach
-from gradflow.residual.reach import NO_WAY, Ascent, Descent, Descents, Way
+from gradflow.residual.reach import NO_WAY, Ascent, Descent, Descents, Lightest, Way
 
 settings.register_profile("reach", deadline=None, derandomize=True, database=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 checked = settings(settings.get_profile("reach"))
@@ -25,6 +26,11 @@ class Graph:
     weight: tuple[int, ...]
     holds_parameter: tuple[bool, ...]
     upsamples: tuple[bool, ...]
+    fused: frozenset[int] = frozenset()
+
+    @cached_property
+    def role(self) -> list[Role]:
+        return [Role.FUSED_ADD if i in self.fused else Role.OPAQUE for i in range(len(self))]
 
     @cached_property
     def sources(self) -> list[list[tuple[int, int]]]:
@@ -69,7 +75,8 @@ def graphs(draw: st.DrawFn, most: int = 11) -> Graph:
     count = draw(st.integers(2, most))
     operands = tuple(tuple(draw(st.lists(st.integers(0, i - 1), max_size=3))) if i else () for i in range(count))
     weights, parameters, upsampling = (draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)) for _ in range(3))
-    return Graph(operands, tuple(weights), tuple(map(bool, parameters)), tuple(map(bool, upsampling)))
+    fused = frozenset(draw(st.sets(st.integers(0, count - 1))))
+    return Graph(operands, tuple(weights), tuple(map(bool, parameters)), tuple(map(bool, upsampling)), fused)
 
 
 @st.composite
@@ -178,6 +185,32 @@ def test_first_edges_look_at_a_loop_once():
     for join in joins:
         descent.first_edges(join)
     assert counted[0] < 10 * len(joins)
+
+
+def lightest(graph: Graph, joins: set[int], start: int, end: int) -> tuple[int, bool] | None:
+    """Of all paths the least weight, and whether one so light passes a join after its start; through a fused sum's first operand it weighs nothing."""
+
+    def paths(i: int) -> Iterator[tuple[int, bool]]:
+        if i == start:
+            yield 0, False
+        for position, j in graph.sources[i] if i > start else ():
+            own = 0 if position == 0 and i in graph.fused else graph.weight[i]
+            yield from ((weight + own, joined or i in joins) for weight, joined in paths(j))
+
+    found = list(paths(end))
+    least = min((weight for weight, _ in found), default=None)
+    return None if least is None else (least, any(joined for weight, joined in found if weight == least))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@checked
+@given(asked=questions(), joins=st.sets(st.integers(0, 10)))
+def test_lightest_ways(asked, joins, order):
+    """The fewest weighted layers of all paths, and whether a join lies on one with so few, whatever was asked before."""
+    graph, pairs = asked
+    walks = [Lightest(graph, fork, joins) for fork in range(len(graph))]
+    for fork, join in ORDERS[order](pairs):
+        assert walks[fork].to(join) == lightest(graph, joins, fork, join)
 
 
 class TestDescents:
