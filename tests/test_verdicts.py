@@ -362,3 +362,37 @@ def test_two_norm_skips_that_cancel():
     report = gradflow.profile(Mixer(), torch.randn(4, 3, 8, 8))
     assert sorted(s.kind for s in report.skips) == ["identity", "norm", "norm"]
     assert report.verdict == "healthy"
+
+
+class LowRank(nn.Module):
+    """A frozen linear layer with a trained low-rank map beside it (Hu et al. 2021)."""
+
+    def __init__(self, width, rank=2):
+        super().__init__()
+        self.base, self.a, self.b = nn.Linear(width, width).requires_grad_(False), nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.b(self.a(x))
+
+
+def test_a_frozen_matrix_beside_a_trained_one():
+    """Before the first block the stream is frozen and off the tape, so that LoRA's own sum begins the highway: no shortcut that should be an identity.
+    The headline's highway is the stream and none of the short ones in the branches."""
+
+    class Tuned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb = nn.Embedding(20, 16).requires_grad_(False)
+            self.blocks = nn.ModuleList(nn.Sequential(LowRank(16), nn.GELU(), LowRank(16)) for _ in range(4))
+
+        def forward(self, ids):
+            x = self.emb(ids)
+            for block in self.blocks:
+                x = x + block(x)
+            return x
+
+    torch.manual_seed(0)
+    report = gradflow.profile(Tuned(), torch.randint(0, 20, (4, 6)))
+    assert report.verdict == "healthy" and "projection" in {skip.kind for skip in report.skips}
+    longest = max(report.highways, key=lambda highway: len(highway.skips))
+    assert len(report.highways) > 1 and f"{longest.name}: {len(longest.skips)} skips (the longest of {len(report.highways)})" in " ".join(str(report).split())

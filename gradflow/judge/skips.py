@@ -22,10 +22,11 @@ _TRANSFORMING = ("norm", "projection", "detached", "streams")  # their scale is 
 def judge_skips(layers: Sequence[Layer], skips: Sequence[Skip], highways: Sequence[Highway], rules: Rules) -> list[Finding]:
     """Findings of the rules on single skips, not yet in order."""
     closed = {layer.depth for layer in layers if layer.closed_by}
+    frozen = {layer.depth for layer in layers if any(p.status == "frozen" and len(p.shape) > 1 for p in layer.parameters)}
     return [
         *_scaled(skips, highways, rules),
         *(_detached(skip, rules) for skip in skips if skip.kind == "detached"),
-        *(f for skip in skips for f in (_transforming(skip, skips, rules), _opposed(skip, rules), _unbalanced(skip, closed, rules)) if f is not None),
+        *(f for skip in skips for f in (_transforming(skip, skips, frozen, rules), _opposed(skip, rules), _unbalanced(skip, closed, rules)) if f is not None),
         *_noisy(skips, highways, rules),
         *(_deep(skip, rules) for skip in skips if skip.bypassed_layers > _DEEP and not _holds_another(skip, skips)),
     ]
@@ -92,8 +93,11 @@ def _detached(skip: Skip, rules: Rules) -> Finding:
     )  # fmt: skip
 
 
-def _transforming(skip: Skip, skips: Sequence[Skip], rules: Rules) -> Finding | None:
-    """A weighted layer where the shapes would allow the identity; two maps that are added inside a branch, which a skip leads around, are the branch."""
+def _transforming(skip: Skip, skips: Sequence[Skip], frozen: Set[int], rules: Rules) -> Finding | None:
+    """A weighted layer where the shapes would allow the identity; two maps that are added inside a branch, which a skip leads around, are the branch. A frozen
+    matrix there is what fine-tuning was given, with or without another beside it (LoRA): its shape is not in question."""
+    if not frozen.isdisjoint(range(skip.fork_depth, skip.join_depth)):
+        return None
     if skip.form != "add" or skip.lam is None or skip.kind != "projection" or any(_holds(other, skip) for other in skips):
         return None
     through = ", ".join(skip.path_ops)

@@ -88,9 +88,10 @@ def _worst_highway(report: Report) -> Entry | None:
     if highway is None:
         return None
     alarm = summary.is_alarm(report, highway)
-    why = "" if alarm else summary.extreme(highway.gain, len(report.highways))
-    gain = f"gain {number(highway.gain)}{why}" if highway.gain is not None else f"gain undefined ({clean(highway.undefined['gain'])})"
-    facts = [summary.plural(len(highway.skips), "skip"), gain, f"∏λ {number(highway.product_of_lambdas)}", f"total gain {number(highway.total_gain)}"]
+    of = len(report.highways)
+    why = f" (the longest of {of})" if of > 1 and not alarm else ""
+    gain = f"gain {number(highway.gain)}" if highway.gain is not None else f"gain undefined ({clean(highway.undefined['gain'])})"
+    facts = [summary.plural(len(highway.skips), "skip") + why, gain, f"∏λ {number(highway.product_of_lambdas)}", f"total gain {number(highway.total_gain)}"]
     return Entry(label="worst highway" if alarm else "highway", name=clean(highway.name), text=_known(facts))
 
 

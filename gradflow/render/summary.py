@@ -122,10 +122,10 @@ def worst_skip(report: Report) -> Skip | None:
 
 
 def worst_highway(report: Report) -> Highway | None:
-    """The highway of the worst finding, else the one whose gain is farthest from 1, else the longest."""
+    """The highway of the worst finding, else the longest, which is the model's stream; of several the one whose gain is farthest from 1."""
     owners = {h.name: h for h in report.highways}
     found = next((owners[f.where] for f in alarms(report) if f.where in owners), None)
-    return found or max(report.highways, key=lambda h: (round(_distance(h.gain), 6), len(h.skips)), default=None)
+    return found or max(report.highways, key=lambda h: (len(h.skips), round(_distance(h.gain), 6)), default=None)
 
 
 def next_step(report: Report, *, options: bool = True) -> str:
