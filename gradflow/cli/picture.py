@@ -44,11 +44,11 @@ def draw(file: Path, report: Report, theme: ThemeName, panels: Sequence[PanelNam
     from gradflow.render.figure import page
     from gradflow.render.figure.panels import PANELS
 
-    empty = [name for name in dict.fromkeys(panels or ()) if not PANELS[name].has(report)]
-    reasons = list(dict.fromkeys(PANELS[name].otherwise for name in empty))
+    empty = {name: words for name in dict.fromkeys(panels or ()) if (words := PANELS[name].absent(report))}
+    reasons = list(dict.fromkeys(empty.values()))
     if empty and len(empty) == len(set(panels or ())):
-        full = [name.value for name, panel in PANELS.items() if panel.has(report)]
+        full = [name.value for name, panel in PANELS.items() if not panel.absent(report)]
         raise EmptyPicture(panels=[name.value for name in empty], report=clean(report.target.spec), reasons=reasons, full=full)
-    for name in empty:
-        typer.echo(f"note: --panel {name.value} is empty for {clean(report.target.spec)}: {PANELS[name].otherwise}", err=True)
+    for name, words in empty.items():
+        typer.echo(f"note: --panel {name.value} is empty for {clean(report.target.spec)}: {words}", err=True)
     write(file, page.render(report, theme=theme, panels=panels or (), ending=ending_of(file)))

@@ -47,7 +47,7 @@ def _highway(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list[Find
             Finding(
                 rule=rule.code, severity=severity, where=highway.name, value=highway.gain, limit=broken[1],
                 decades=rule.decades(highway.gain) / highway.turns if severity != "info" else 0.0, location=_worst_location(highway, skips),
-                fix=remedies.of_highway(rule, highway, skips) if not blame else _off_the_trunk(highway, blame),
+                fix=remedies.of_highway(rule, highway, skips) if not blame else remedies.ROUTED if severity == "info" else _off_the_trunk(highway, blame),
                 message=_message(highway, skips, word, blame, eased=broken[0] == "error" and severity == "warning"),
             )
         )  # fmt: skip

@@ -17,6 +17,7 @@ _RESIDUAL = "Lower the initialisation gain, normalise, or scale the residual bra
 _GAIN = "Use an initialisation of gain 1 (nn.init.kaiming_normal_ before a ReLU), a normalisation, or a skip connection around the layers after it."
 _SKIPS = "Lead a skip connection around every two or three layers: where norms follow the layers, no initialisation mends it."
 _REPEATED = "Give what is called again and again a gain of 1 (nn.init.orthogonal_ for a recurrent matrix), or use a gated cell (LSTM, GRU)."
+ROUTED = "Nothing: the model routes the gradient past these skips by its architecture."
 WHILE_NORMED = "Nothing, while the norms stay on the trunk; where they go, set λ = 1."
 _DEAD = "Every input of this ReLU is negative: mend the bias or the learning rate that made it so, or use an activation that leaks (LeakyReLU, GELU)."
 _SATURATED = "It is saturated: lower the initialisation before it, or normalise what it is given."

@@ -80,7 +80,7 @@ def _layers(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
     """Gains and highways of both, the older ones hollow and grey."""
     dress(axes, theme)
     both = (old, new)
-    road = [roads.height_of(highway, gain) for report in both for highway in roads.along_depth(report) for gain in (1.0, *highway.fork_gains)]
+    road = [height for report in both for height in roads.heights(report)]
     logs = [decades(layer.gain) for report in both for layer in report.layers]
     floor = None in road or any(layer.gain == 0 for report in both for layer in report.layers)
     alarming = [bounds.bounds_of(report, fluctuation(report.layers)) for report in both]
@@ -91,14 +91,15 @@ def _layers(axes: Axes, old: Report, new: Report, theme: Theme) -> Drawn:
         known = [Point(x.depth, log, color) for x in report.layers if (log := decades(x.gain)) is not None]
         marks.spread(axes, known, theme, 0.7 * marks.size_of(len(known)), hollow=hollow)
         marks.edge(axes, [x.depth for x in report.layers if x.gain == 0], limits.floor, "v", color, theme.paper if hollow else "")
-        for highway in roads.along_depth(report):
+        for highway in roads.measured(report):
             roads.line(axes, highway, report, limits, theme.grey if hollow else theme.ink, marks.DASHED if hollow else "solid")
     _depth_axis(axes, old, new)
     keys: list[Key] = [(marks.dot(theme.grey, hollow=theme.paper), "before"), (marks.dot(theme.stages[0]), "after")]
-    keys += [(marks.stroke(theme.grey, 2.0, marks.DASHED), "highway before")] if roads.along_depth(old) else []
-    keys += [(marks.stroke(theme.ink, 2.0), "highway after")] if roads.along_depth(new) else []
+    keys += [(marks.stroke(theme.grey, 2.0, marks.DASHED), "highway before")] if roads.measured(old) else []
+    keys += [(marks.stroke(theme.ink, 2.0), "highway after")] if roads.measured(new) else []
     labels = [*_named(new, limits, "after", theme.stages[0], theme), *_named(old, limits, "before", theme.grey, theme)]
-    captions = bounds.draw(axes, new, limits, alarming[1], theme, floor=floor)
+    captions = [replace(c, text=f"{word}: {c.text}") for report, word in ((old, "before"), (new, "after")) for c in roads.captions(report)]
+    captions += bounds.draw(axes, new, limits, alarming[1], theme, floor=floor)
     if bounds.are_apart(*alarming):
         captions += bounds.draw(axes, old, limits, alarming[0], theme, floor=floor, of="before: ")
     quantity = "‖∂L/∂layer‖ ÷ ‖∂L/∂output‖"

@@ -10,21 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradflow.numbers import number
-from gradflow.records import Finding, Report, Severity, Skip
-from gradflow.render.figure import loops, marks, trunk
+from gradflow.records import Report, Skip
+from gradflow.render.figure import alarmed, marks, trunk
 from gradflow.render.figure.labels import Label
-from gradflow.render.figure.marks import DASHED, Drawn, Key, Point, Range, rule_name
+from gradflow.render.figure.marks import DASHED, Drawn, Key, Point, Range
 from gradflow.render.figure.skips import places, size
 from gradflow.render.figure.text import short
 from gradflow.render.figure.theme import Theme
-from gradflow.render.summary import alarms
 
 _WIDE = 30.0  # a factor: λ that lie farther apart are put on a logarithmic axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How λ is put on its axis: as it is, or as log10 where it spans decades; negative values and zeros of a log axis are drawn at the bottom edge."""
+    """How λ is put on its axis: as it is, or as log10 where it spans decades; negative values and zeros of a log axis stand at the bottom edge."""
 
     log: bool
     limits: Range
@@ -34,21 +33,28 @@ class Scale:
             return value
         return math.log10(value) if value > 0 else self.limits.floor
 
+    def at_the_edge(self, value: float) -> bool:
+        """Whether it has no place on the axis."""
+        return self.log and value <= 0
+
 
 def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     """λ of each skip; where λ is undefined its gain, hollow."""
     values = [v for s in report.skips for v in (s.lam, s.lam_low, s.lam_high, s.gain if s.lam is None else None) if v is not None]
-    scale = scale_of(values)
+    scale = scale_of(values, unknown=any(_value(s) is None for s in report.skips))
     draw_axis(axes, scale, theme)
     at_x = places(axes, report)
-    points = [_point(s, at_x[s.id], scale, theme) for s in report.skips if s.lam is not None]
+    inside = [s for s in report.skips if (value := _value(s)) is not None and not scale.at_the_edge(value)]
+    points = [_point(s, at_x[s.id], scale, theme) for s in inside if s.lam is not None]
     marks.spread(axes, points, theme, size(report.skips))
-    hollow = [Point(at_x[s.id], scale(s.gain), theme.kinds[s.kind]) for s in report.skips if s.lam is None and s.gain is not None]
+    hollow = [Point(at_x[s.id], scale(s.gain), theme.kinds[s.kind]) for s in inside if s.lam is None and s.gain is not None]
     marks.spread(axes, hollow, theme, size(report.skips), hollow=True)
-    at, labels = _alarms(report, at_x, scale, theme)
+    edge = _edge(axes, report, at_x, scale, theme)
+    heights = {s.id: scale(value) for s in report.skips if (value := _value(s)) is not None}
+    at, labels = alarmed.alarms_of(report, {name: (at_x[name], y) for name, y in heights.items()}, _said, theme, branches=False)
     labels += trunk.signs(report, scale(1.0), theme) + _noted(report, at_x, scale, theme)
     marks.rings(axes, at, theme, size(report.skips) * 2.4)
-    keys = _keys(report, theme, hollow=bool(hollow), edge=scale.log and any(v <= 0 for v in values)) + marks.ring_keys(at, theme)
+    keys = _keys(report, theme, hollow=bool(hollow)) + edge + marks.ring_keys(at, theme)
     return Drawn(title="λ: what each skip passes on of the gradient", quantity="Σ⟨s,g⟩ ÷ Σ⟨g,g⟩", keys=keys, labels=labels)
 
 
@@ -63,15 +69,15 @@ def draw_axis(axes: Axes, scale: Scale, theme: Theme) -> None:
     marks.at_one(axes, scale(1.0), theme)
 
 
-def scale_of(values: Sequence[float]) -> Scale:
-    """A log axis where the values, most of them positive, spread over more than a factor of 30."""
+def scale_of(values: Sequence[float], *, unknown: bool = False) -> Scale:
+    """A log axis where the values, most of them positive, spread over more than a factor of 30; `unknown` keeps the bottom edge free for what has no value."""
     sizes = [abs(v) for v in values if v]
     spans = bool(sizes) and (max(sizes) > _WIDE or min(sizes) < 1 / _WIDE) and (max(sizes) > _WIDE or 0 in values or max(sizes) / min(sizes) > _WIDE)
     if spans and sum(v > 0 for v in values) >= len(values) / 2:
-        return Scale(log=True, limits=marks.span_of([math.log10(v) for v in values if v > 0], floor=any(v <= 0 for v in values)))
+        return Scale(log=True, limits=marks.span_of([math.log10(v) for v in values if v > 0], floor=unknown or any(v <= 0 for v in values)))
     low, high = min([0.0, *values]), max([1.0, *values])
     margin = 0.1 * (high - low)
-    return Scale(log=False, limits=Range(low=low - margin, high=high + 1.5 * margin))
+    return Scale(log=False, limits=Range(low=low - margin * (2 if unknown else 1), high=high + 1.5 * margin))
 
 
 def _point(skip: Skip, x: float, scale: Scale, theme: Theme) -> Point:
@@ -80,59 +86,40 @@ def _point(skip: Skip, x: float, scale: Scale, theme: Theme) -> Point:
     return Point(x, scale(skip.lam), theme.kinds[skip.kind], *ends)
 
 
-def _keys(report: Report, theme: Theme, hollow: bool, edge: bool) -> list[Key]:
-    nothing = sum(s.lam is None and s.gain is None for s in report.skips)
+def _value(skip: Skip) -> float | None:
+    return skip.lam if skip.lam is not None else skip.gain
+
+
+def _edge(axes: Axes, report: Report, at_x: Mapping[str, float], scale: Scale, theme: Theme) -> list[Key]:
+    """Marks at the bottom edge for what has no place on the axis, hollow where it is a gain."""
+    known = [(s, value) for s in report.skips if (value := _value(s)) is not None]
+    below = [(at_x[s.id], theme.kinds[s.kind], "" if s.lam is not None else theme.paper) for s, value in known if scale.at_the_edge(value)]
+    for x, color, hollow in below:
+        marks.edge(axes, [x], scale.limits.floor, "v", color, hollow)
+    nothing = [at_x[s.id] for s in report.skips if _value(s) is None]
+    marks.edge(axes, nothing, scale.limits.floor, "x", theme.grey)
+    keys: list[Key] = [(marks.dot(theme.grey, "v"), f"0 or less: at the edge ({len(below)})")] if below else []
+    return keys + ([(marks.dot(theme.grey, "x"), f"neither λ nor gain is defined ({len(nothing)})")] if nothing else [])
+
+
+def _keys(report: Report, theme: Theme, hollow: bool) -> list[Key]:
     keys: list[Key] = [(marks.dot(theme.grey), "λ of the skip")] if any(s.lam is not None for s in report.skips) else []
     if any(s.lam_low is not None and s.lam_high is not None and s.lam_high - s.lam_low > 0.01 * abs(s.lam_high) for s in report.skips):
         bar = marks.stroke(theme.grey, 1.6)
         bar.set_alpha(0.5)
         keys.append((bar, "its 95 % interval over samples"))
     keys += [(marks.dot(theme.grey, hollow=theme.paper), "λ undefined: gain ‖s‖/‖g‖")] if hollow else []
-    keys += [(marks.dot(theme.paper), f"no λ, no gain ({nothing})")] if nothing else []
-    keys += [(marks.dot(theme.paper), "0 or less: at the edge")] if edge else []
     return [*keys, (marks.stroke(theme.grey, 1.0, DASHED), "1: passes all")]
-
-
-def _alarms(report: Report, at_x: Mapping[str, float], scale: Scale, theme: Theme) -> tuple[dict[Severity, list[tuple[float, float]]], list[Label]]:
-    """Rings for the skips that findings name, and of each rule the worst with its name, or the folded names where one rule hits many; those of loops are named
-    by the panel of the trend."""
-    owners, told = _owners(report), {s.id for s in loops.skips(report)}
-    by_rule: dict[tuple[str, Severity], dict[str, Finding]] = {}
-    worst_of: dict[str, tuple[Severity, tuple[float, float]]] = {}
-    for f in alarms(report):
-        skip = owners.get(f.where) if marks.subject(f.rule) == "skip" else None
-        value = None if skip is None else skip.lam if skip.lam is not None else skip.gain
-        if skip is not None and value is not None:
-            worst_of.setdefault(skip.id, (f.severity, (at_x[skip.id], scale(value))))
-            if skip.id not in told:
-                by_rule.setdefault((f.rule, f.severity), {}).setdefault(skip.id, f)
-    at: dict[Severity, list[tuple[float, float]]] = {"error": [], "warning": []}
-    for severity, point in worst_of.values():
-        at[severity].append(point)
-    skips = {s.id: s for s in report.skips}
-    labels = [_label(hit, skips[next(iter(hit))], at_x, scale, theme) for hit in list(by_rule.values())[: marks.NAMED]]
-    return at, labels
-
-
-def _owners(report: Report) -> dict[str, Skip]:
-    return {s.name: s for s in reversed(report.skips)} | {s.id: s for s in report.skips}
 
 
 def _noted(report: Report, at_x: Mapping[str, float], scale: Scale, theme: Theme) -> list[Label]:
     """The skip that the worst note is about, where nothing alarms and the note counts."""
     note = marks.worst_note(report)
-    skip = None if note is None or not note.decades or marks.subject(note.rule) != "skip" else _owners(report).get(note.where)
+    skip = None if note is None or not note.decades or marks.subject(note.rule) != "skip" else alarmed.owners(report).get(note.where)
     if note is None or skip is None or (skip.lam is None and skip.gain is None):
         return []
     text = f"noted: {note.rule} {short(skip.id, 30)}, {_said(skip)}"
     return [Label(x=at_x[skip.id], y=_height(skip, scale), text=text, color=theme.alarm["info"])]
-
-
-def _label(hit: Mapping[str, Finding], worst: Skip, at_x: Mapping[str, float], scale: Scale, theme: Theme) -> Label:
-    first = hit[worst.id]
-    text = f"{rule_name(first.rule, len(hit))}: {marks.folded(worst.id, list(hit))}, {'first ' if len(hit) > 1 else ''}{_said(worst)}"
-    place = marks.line_of(first.location or worst.location)
-    return Label(x=at_x[worst.id], y=_height(worst, scale), text=text, color=theme.alarm[first.severity], place=place)
 
 
 def _said(skip: Skip) -> str:

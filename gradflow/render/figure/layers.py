@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 from matplotlib.axes import Axes
@@ -17,23 +18,26 @@ from gradflow.render.figure.text import short
 from gradflow.render.figure.theme import Theme
 from gradflow.render.summary import alarms
 
+_LOGITS = re.compile(r"(^|[._])(to_)?(q|k|query|key)(_proj|_lin)?$")
 UPDATES = "GF111"  # is about weights: the panel of updates names it
 
 
 def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     """Draws the layers."""
     logs = [log for layer in report.layers if (log := decades(layer.gain)) is not None]
-    road, bands = list(roads.heights(report)), fluctuation(report.layers)
+    road, bands = [*roads.heights(report), *roads.identities(report)], fluctuation(report.layers)
     floor = None in road or any(not layer.gain for layer in report.layers)
     widest = max(bands)
     limits = marks.span_of([*logs, *(h for h in road if h is not None)], floor=floor, around=(-widest, 0.0, widest))
-    alarming = bounds.bounds_of(report, bands)
+    known = any(layer.gain is not None for layer in report.layers)
+    alarming = bounds.bounds_of(report, bands) if known else []
     limits = bounds.widened(limits, alarming)
     marks.decade_axis(axes, limits, theme, bins=6)
     marks.at_one(axes, 0, theme)
-    keys = _points(axes, report.layers, bounds.quiet(report, alarming), theme) + _band(axes, report.layers, bands, theme)
+    keys = _points(axes, report.layers, bounds.quiet(report, alarming), theme)
+    keys += _band(axes, report.layers, bands, theme) if known else []
     keys += roads.draw(axes, report, limits, theme) + _edge(axes, report.layers, limits, theme)
-    captions = bounds.draw(axes, report, limits, alarming, theme, floor=floor)
+    captions = [*roads.captions(report), *bounds.draw(axes, report, limits, alarming, theme, floor=floor)]
     found = _found(report)
     ringed = _ringed(found, limits)
     marks.rings(axes, ringed, theme, 55)
@@ -44,15 +48,24 @@ def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
 
 def _points(axes: Axes, layers: Sequence[Layer], quiet: Collection[str], theme: Theme) -> list[Key]:
     """Layers with weights are large, those without small; a faint line joins them in order. Hollow are those named by `quiet`, which lie where others alarm."""
-    colors, keys = colors_of(layers, theme)
-    known = [(layer, Point(layer.depth, log, colors[layer.name])) for layer in layers if (log := decades(layer.gain)) is not None]
+    logs = {layer.name: log for layer in layers if (log := decades(layer.gain)) is not None}
+    colors, keys = colors_of(layers, theme, logs)
+    known = [(layer, Point(layer.depth, logs[layer.name], colors[layer.name])) for layer in layers if layer.name in logs]
     axes.plot([p.x for _, p in known], [p.y for _, p in known], color=theme.faint, linewidth=0.8 if len(layers) < 400 else 0.4, zorder=1.5)
     size = marks.size_of(len(layers))
     for hollow in (False, True):
         shown = [(layer, p) for layer, p in known if (layer.name in quiet) == hollow]
         marks.spread(axes, [p for layer, p in shown if not layer.parameters], theme, size * 0.35, hollow=hollow)
         marks.spread(axes, [p for layer, p in shown if layer.parameters], theme, size, hollow=hollow)
-    return keys + ([(marks.dot(theme.grey, hollow=theme.paper), f"no alarm: a skip leads around ({len(quiet)})")] if quiet else [])
+    return keys + ([(marks.dot(theme.grey, hollow=theme.paper), f"no alarm: {_why(quiet)} ({len(quiet)})")] if quiet else [])
+
+
+def _why(quiet: Collection[str]) -> str:
+    """Why those layers are no alarm, as far as it can be told: attention's logits are small at any usual initialisation, and queries and keys with them."""
+    logits = sum(bool(_LOGITS.search(name)) for name in quiet)
+    if logits == len(quiet):
+        return "queries and keys, small by attention's initialisation; a skip leads around"
+    return "a skip leads around" + (", as around queries and keys" if logits else "")
 
 
 def _band(axes: Axes, layers: Sequence[Layer], bands: Sequence[float], theme: Theme) -> list[Key]:

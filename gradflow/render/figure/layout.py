@@ -71,8 +71,8 @@ def _placed(fig: Figure, drawings: Sequence[Drawing], measure: RendererBase) -> 
         drawn = draw(axes)
         height = 72 * inches if axes.axison else _SENTENCE
         placed.append(_Placed(axes=axes, drawn=drawn, rows=keys.rows(drawn.keys, measure, 72 * WIDTH - _LEFT - _RIGHT), height=height))
-    following = [after.drawn.along for after in placed[1:]] + [""]
-    return [replace(p, last=p.drawn.along != along) for p, along in zip(placed, following, strict=True)]
+    axes_of = {i: p.drawn.along for i, p in enumerate(placed) if p.axes.axison}  # a sentence has none
+    return [replace(p, last=next((along for k, along in axes_of.items() if k > i), "") != p.drawn.along) for i, p in enumerate(placed)]
 
 
 def _lay_out(fig: Figure, placed: Sequence[_Placed], top: float, measure: RendererBase, theme: Theme) -> None:

@@ -9,52 +9,44 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradflow.records import Report
-from gradflow.render.figure import PanelName, calls, lambdas, layers, loops, shares, skips, trend, updates
+from gradflow.render.figure import PanelName, absent, calls, lambdas, layers, loops, shares, skips, trend, updates
 from gradflow.render.figure.marks import CALLS, Drawn
 from gradflow.render.figure.theme import Theme, dress
 
 _FEW = 3  # places on the axis of depth
 _LOW, _MANY = 0.6, 12  # the share of its height that a panel has for as few layers or less, and from how many layers on it has all of it
-_NO_LAYER = "No layer was found."
-_NO_SKIP = "No skip connection was found: the gradient has no way around any layer."
-_NO_LOOP = "No loop was found whose highway could be followed from call to call."
-_NO_TREND = "No skip has a λ of several calls."
-_NO_MATRIX = "No layer has a matrix whose updates could be compared."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One panel: its height in inches at most, what draws it, and what to say instead where `has` says that the report has nothing to draw."""
+    """One panel: its height in inches at most, what draws it, and the sentence instead where the report has nothing to draw; empty where it has."""
 
     height: float
     draw: Callable[[Axes, Report, Theme], Drawn]
-    has: Callable[[Report], bool]
-    otherwise: str
-
-
-def _skips(report: Report) -> bool:
-    return bool(report.skips)
+    absent: Callable[[Report], str]
 
 
 PANELS: Mapping[PanelName, Panel] = {
-    PanelName.CALLS: Panel(height=2.1, draw=calls.draw, has=lambda r: bool(loops.highways(r)), otherwise=_NO_LOOP),
-    PanelName.TREND: Panel(height=1.1, draw=trend.draw, has=lambda r: bool(loops.skips(r)), otherwise=_NO_TREND),
-    PanelName.LAYERS: Panel(height=2.75, draw=layers.draw, has=lambda r: bool(r.layers), otherwise=_NO_LAYER),
-    PanelName.SKIPS: Panel(height=0.95, draw=skips.arcs, has=_skips, otherwise=_NO_SKIP),
-    PanelName.LAMBDA: Panel(height=1.4, draw=lambdas.draw, has=_skips, otherwise=_NO_SKIP),
-    PanelName.SHARES: Panel(height=1.3, draw=shares.draw, has=_skips, otherwise=_NO_SKIP),
-    PanelName.UPDATES: Panel(height=1.4, draw=updates.draw, has=lambda r: bool(updates.matrices(r)), otherwise=_NO_MATRIX),
+    PanelName.CALLS: Panel(height=2.1, draw=calls.draw, absent=absent.of_calls),
+    PanelName.TREND: Panel(height=1.1, draw=trend.draw, absent=absent.of_trend),
+    PanelName.LAYERS: Panel(height=2.75, draw=layers.draw, absent=absent.of_layers),
+    PanelName.SKIPS: Panel(height=0.95, draw=skips.arcs, absent=absent.of_skips),
+    PanelName.LAMBDA: Panel(height=1.4, draw=lambdas.draw, absent=absent.of_lambdas),
+    PanelName.SHARES: Panel(height=1.3, draw=shares.draw, absent=absent.of_shares),
+    PanelName.UPDATES: Panel(height=1.4, draw=updates.draw, absent=absent.of_updates),
 }
 
 
 def wanted(report: Report) -> tuple[PanelName, ...]:
-    """The panels of the whole page: all, but the absence of skips is said once, that of loops not at all, and of skips that are all those of loops there are no
-    panels over depth where they stand at fewer than three places: those of the calls say what these would."""
-    left = {name for name in (PanelName.CALLS, PanelName.TREND) if not PANELS[name].has(report)}
+    """The panels of the whole page: all, but the absence of skips and of their λ is said once, that of loops not at all, and of skips that are all those of
+    loops there are no panels over depth where they stand at fewer than three places: those of the calls say what these would."""
+    left = {name for name in (PanelName.CALLS, PanelName.TREND) if PANELS[name].absent(report)}
     if not report.skips:
         left |= {PanelName.LAMBDA, PanelName.SHARES}
     elif len({(s.fork_depth, s.join_depth) for s in report.skips}) < _FEW and len(loops.skips(report)) == len(report.skips):
         left |= {PanelName.SKIPS, PanelName.LAMBDA, PanelName.SHARES}
+    elif PANELS[PanelName.LAMBDA].absent(report):
+        left |= {PanelName.SHARES}
     return tuple(name for name in PanelName if name not in left)
 
 
@@ -69,9 +61,9 @@ def height_of(name: PanelName, report: Report) -> float:
 def show(axes: Axes, report: Report, name: PanelName, theme: Theme) -> Drawn:
     """Draws a panel, without the words around it; a sentence on axes that are switched off where there is nothing to draw."""
     panel = PANELS[name]
-    if not panel.has(report):
+    if words := panel.absent(report):
         axes.axis("off")
-        axes.text(0.0, 0.5, panel.otherwise, transform=axes.transAxes, color=theme.ink, va="center")
+        axes.text(0.0, 0.5, words, transform=axes.transAxes, color=theme.ink, va="center")
         return Drawn(title="")
     dress(axes, theme)
     drawn = panel.draw(axes, report, theme)

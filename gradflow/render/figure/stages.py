@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from gradflow.records import Layer
 from gradflow.render.figure.marks import Key, dot
@@ -33,10 +33,11 @@ def _count(paths: Mapping[str, Sequence[str]], depth: int) -> int:
     return len({tuple(path[:depth]) for path in paths.values()})
 
 
-def colors_of(layers: Sequence[Layer], theme: Theme) -> tuple[dict[str, str], list[Key]]:
-    """The colour of each layer, by its name, and the keys of the stages, if there are several."""
+def colors_of(layers: Sequence[Layer], theme: Theme, dotted: Collection[str]) -> tuple[dict[str, str], list[Key]]:
+    """The colour of each layer, by its name, and the keys of the stages, if there are several, that have one of those `dotted`, by their names."""
     stages = stages_of(layers, len(theme.stages))
     names = list(dict.fromkeys(stages.values()))
     colors = {name: theme.stages[i] for i, name in enumerate(n for n in names if n != OTHER)} | {OTHER: theme.grey}
-    keys: list[Key] = [(dot(colors[n]), short(n, 22)) for n in sorted(names, key=OTHER.__eq__)] if len(names) > 1 else []
+    shown = {stages[name] for name in dotted}
+    keys: list[Key] = [(dot(colors[n]), short(n, 22)) for n in sorted(names, key=OTHER.__eq__) if n in shown] if len(names) > 1 else []
     return {name: colors[stage] for name, stage in stages.items()}, keys

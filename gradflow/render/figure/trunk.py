@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from matplotlib.axes import Axes
@@ -23,14 +24,14 @@ _OPS = 3  # that are named
 
 def draw(axes: Axes, report: Report, theme: Theme) -> list[Key]:
     """A bar between each two sums of a highway on whose trunk something lies in every block."""
-    keys: list[Key] = []
+    counts = Counter[tuple[str, str]]()
     for highway in _acted_on(report):
         at, alarm = between(highway, report), _alarm(highway, report)
         color = theme.grey if alarm is None else theme.alarm[alarm.severity]
         width = 2.6 if len(at) <= _CROWD else 0.8
         axes.vlines(at, 0, _HIGH, color=color, linewidth=width, zorder=3, transform=axes.get_xaxis_transform())
-        keys.append((dot(color, "|"), f"{_named(highway)} on the trunk, between the sums ({len(at)})"))
-    return list({words: (handle, words) for handle, words in keys}.values())
+        counts[color, _named(highway)] += len(at)
+    return [(dot(color, "|"), f"{ops} on the trunk, between the sums ({count})") for (color, ops), count in counts.items()]
 
 
 def between(highway: Highway, report: Report) -> list[float]:

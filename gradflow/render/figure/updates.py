@@ -23,9 +23,9 @@ _TITLE = "Weight updates: how fast each matrix moves"
 
 def draw(axes: Axes, report: Report, theme: Theme) -> Drawn:
     """The ratio of each matrix at the depth of its layer, and the median of those that no zero-initialised scale closes."""
-    colors, keys = colors_of(report.layers, theme)
     owned = matrices(report)
     known = [(layer, p, log) for layer, p in owned if (log := decades(p.update_ratio)) is not None]
+    colors, keys = colors_of(report.layers, theme, {layer.name for layer, _, _ in known})
     usual = decades(median(usuals)) if (usuals := [p.update_ratio for layer, p, _ in known if p.update_ratio and not layer.closed_by]) else None
     limits = marks.span_of([log for _, _, log in known], floor=len(known) < len(owned), around=() if usual is None else (usual,))
     marks.decade_axis(axes, limits, theme)
