@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -207,5 +208,5 @@ def folded(worst: str, names: Sequence[str]) -> str:
 
 def rule_name(code: str, times: int = 1) -> str:
     """`GF101 vanishing gradient`, and how many times it was found if more than once; the code alone of a rule that this version does not know."""
-    name = f"{code} {RULES[code].name.replace('-', ' ')}" if code in RULES else code
+    name = f"{code} {re.sub('(?<!non)-', ' ', RULES[code].name)}" if code in RULES else code
     return f"{name} ×{times}" if times > 1 else name
