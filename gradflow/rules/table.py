@@ -38,14 +38,14 @@ _TABLE = (
     ),
     Rule(
         code="GF105", name="closed-branch",
-        what='Layers whose every path to the loss is multiplied by a parameter that is zero or small.',
+        what='Layers whose every path to the loss is multiplied by a parameter that is zero, or by small ones that a skip leads around.',
         example='x + self.scale * self.branch(x)     # scale = nn.Parameter(torch.zeros(1)): ReZero',
         why="A zero-initialised scale multiplies the branch by 0: its layers get no gradient in the first step, the scale does, and the branch opens. Healthy.",
         fix="Nothing to mend.",
     ),
     Rule(
         code="GF106", name="closed-trunk", severity_without_limit="warning",
-        what="Layers whose every path to the loss is multiplied by a parameter that is zero or small, and that no skip leads around.",
+        what="Layers whose every path to the loss is multiplied by a parameter that is zero, and that no skip leads around. A small one there is GF101.",
         example='nn.init.zeros_(self.head.weight)',
         why="A parameter that is zero, such as a zero-initialised head, blocks all gradient in the first step; how it flows behind it cannot be seen.",
         fix="Profile after one training step, with --weights, or with the parameter initialised.",
