@@ -115,16 +115,9 @@ def _cut(axes: Axes, dead: Sequence[tuple[NDArray[np.float64], Skip]], report: R
     alarmed = {f.where: theme.alarm[f.severity] for f in reversed(alarms(report)) if marks.subject(f.rule) == "skip"}
     for path, s in dead:
         color = alarmed.get(s.id, alarmed.get(s.name, theme.kinds[s.kind]))
-        axes.plot(
-            [middle(s)],
-            [path[:, 1].max()],
-            linestyle="",
-            marker="X",
-            markersize=9 if len(dead) <= _ARCS else 4,
-            color=color,
-            markeredgecolor=theme.paper,
-            zorder=4,
-        )
+        size_of = 9 if len(dead) <= _ARCS else 4
+        top = [middle(s)], [path[:, 1].max()]
+        axes.plot(*top, linestyle="", marker="X", markersize=size_of, color=color, markeredgecolor=theme.paper, zorder=4)
     return [(marks.dot(theme.grey, "X"), f"nothing comes back ({len(dead)})")] if dead else []
 
 
