@@ -281,3 +281,27 @@ def test_a_note_of_the_first_layer():
     (note,) = judge.judge([layer("a", 0.01), replace(layer("b", 1.0), depth=1)], (), ())
     assert note.severity == "info" and "No alarm" in note.message and "counts in the severity" in note.message
     assert note.fix.startswith("Nothing, where training starts well; else: use")
+
+
+class LateToken(nn.Module):
+    """A class token joins the others after two residual blocks, takes their mean in a third and is all that is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+
+    def forward(self, x):
+        x = x + self.blocks[0](x)
+        x = x + self.blocks[1](x)
+        x = torch.cat([self.token.expand(len(x), 1, 8), x], dim=1)
+        x = x + self.blocks[2](x).mean(1, keepdim=True)
+        return x[:, 0]
+
+
+def test_a_highway_that_is_routed_past():
+    """What the architecture routes past a highway is a note, and there is nothing to do."""
+    torch.manual_seed(0)
+    (note,) = [f for f in gradflow.profile(LateToken(), torch.randn(4, 5, 8)).findings if f.rule == "GF206"]
+    assert (note.severity, note.value) == ("info", 0) and "routes the gradient past it" in note.message
+    assert note.fix.startswith("Nothing") and "off the trunk" not in note.fix

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
 from gradflow.records import Report
-from gradflow.render.figure import PanelName, page
+from gradflow.render.figure import PanelName, ThemeName, canvas, page
 from gradflow.render.figure.lambdas import scale_of
+from gradflow.render.figure.text import fill
+from gradflow.render.figure.theme import THEMES
 
 from . import reports
 from .reports import SKIP_NUMBERS
@@ -165,3 +169,40 @@ def test_alarms_on_branches():
     assert any(word.startswith("GF212 dominating branch: blocks.2, × 10000 · ") for word in words) and "warning (1)" in words
     _, words = panel(report, PanelName.LAMBDA)
     assert not [word for word in words if "GF212" in word or "warning" in word]
+
+
+def test_arcs_that_nothing_comes_back_along():
+    """They have a cross on their top in the colour of their alarm, and a key with their number."""
+    report = stack()
+    skips = tuple(dataclasses.replace(s, kind="detached", gain=0.0, lam=0.0) if s.id == "blocks.1" else s for s in report.skips)
+    found = reports.finding("GF208", "blocks.1", "It is cut.", "Remove the detach().")
+    axes, words = panel(dataclasses.replace(report, skips=skips, findings=(found,)), PanelName.SKIPS)
+    (cross,) = [line for line in axes.lines if line.get_marker() == "X"]
+    assert list(cross.get_xdata()) == [2.5] and cross.get_color() == THEMES[ThemeName.LIGHT].alarm["error"]
+    assert "nothing comes back (1)" in words
+    assert "nothing comes back" not in " ".join(panel(report, PanelName.SKIPS)[1])
+
+
+@pytest.mark.parametrize("identity", [1e-5, 1.0])
+def test_what_makes_a_highway_starve(identity):
+    """Its label names the trunk where λ = 1 would change nothing, and not where it would."""
+    report = stack(gain=1e-5, fork_gains=(1e-5, 1e-3, 0.1, 1.0), identity_gain=identity, trunk_ops=("layer_norm",))
+    found = reports.finding("GF206", report.highways[0].name, "It starves.", "Look.", value=1e-5)
+    _, words = panel(dataclasses.replace(report, findings=(found,)), PanelName.LAYERS)
+    blamed = any(word.startswith("GF206 starved highway: × 1e-5 along its 4 skips, by layer_norm on its trunk, not by λ") for word in words)
+    assert blamed == (identity == 1e-5)
+
+
+def test_a_sentence_that_is_too_long():
+    """It stands on several lines inside the page."""
+    layers = [reports.layer(f"{i}", "Linear", i, None, why=f"it is {'far ' * 30}away") for i in range(3)]
+    axes, (words,) = panel(reports.report(layers), PanelName.LAYERS)
+    assert "\n" in words and not axes.axison
+
+
+def test_a_line_does_not_end_within_a_value_of_lambda():
+    """`λ = 0.5` stays together, however wide the line is."""
+    measure = canvas.renderer(Figure())
+    for width in range(60, 400, 20):
+        lines = fill("the skips alone (λ = 0.5 ×48) carry it", measure, FontProperties(size=9), width, 9)
+        assert any("λ = 0.5" in line for line in lines) or width < 80

@@ -69,7 +69,7 @@ def _placed(fig: Figure, drawings: Sequence[Drawing], measure: RendererBase) -> 
     for draw, inches in drawings:
         axes = fig.add_axes((0, 0, 1, 1))
         drawn = draw(axes)
-        height = 72 * inches if axes.axison else _SENTENCE
+        height = 72 * inches if axes.axison else _SENTENCE * sum(1 + text.get_text().count("\n") for text in axes.texts)
         placed.append(_Placed(axes=axes, drawn=drawn, rows=keys.rows(drawn.keys, measure, 72 * WIDTH - _LEFT - _RIGHT), height=height))
     axes_of = {i: p.drawn.along for i, p in enumerate(placed) if p.axes.axison}  # a sentence has none
     return [replace(p, last=next((along for k, along in axes_of.items() if k > i), "") != p.drawn.along) for i, p in enumerate(placed)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -13,6 +14,7 @@ from gradflow.render.figure import PanelName, absent, calls, lambdas, layers, lo
 from gradflow.render.figure.marks import CALLS, Drawn
 from gradflow.render.figure.theme import Theme, dress
 
+_LETTERS = 105  # of a line of a sentence
 _FEW = 3  # places on the axis of depth
 _LOW, _MANY = 0.6, 12  # the share of its height that a panel has for as few layers or less, and from how many layers on it has all of it
 
@@ -63,7 +65,7 @@ def show(axes: Axes, report: Report, name: PanelName, theme: Theme) -> Drawn:
     panel = PANELS[name]
     if words := panel.absent(report):
         axes.axis("off")
-        axes.text(0.0, 0.5, words, transform=axes.transAxes, color=theme.ink, va="center")
+        axes.text(0.0, 0.5, fill(words, _LETTERS), transform=axes.transAxes, color=theme.ink, va="center")
         return Drawn(title="")
     dress(axes, theme)
     drawn = panel.draw(axes, report, theme)

@@ -14,11 +14,12 @@ from gradflow.numbers import decades, number
 from gradflow.records import Highway, Report
 from gradflow.render.figure.labels import Caption, Label
 from gradflow.render.figure.marks import DOTTED, Dashes, Key, Range, line_of, rule_name, stroke, subject
-from gradflow.render.figure.text import short
+from gradflow.render.figure.text import glyphs, short
 from gradflow.render.figure.theme import Theme
 from gradflow.render.summary import alarms, plural, worst_highway
 
 _STARVED = "GF206"
+_OPS = 3  # that are named
 _APART = math.log10(2)  # decades: the identity counterfactual is shown where it differs by more
 
 
@@ -119,6 +120,18 @@ def _ends(highway: Highway) -> str:
     return f", from {number(highway.top_gain, 3)} to {number(highway.gain * highway.top_gain, 3)}"
 
 
+def trunk_of(highway: Highway) -> str:
+    """The operators on its trunk, the first few of them."""
+    shown = [glyphs(op) for op in highway.trunk_ops[:_OPS]]
+    return ", ".join([*shown, "…"] if len(highway.trunk_ops) > _OPS else shown)
+
+
+def _cause(highway: Highway) -> str:
+    """`, by layer_norm on its trunk, not by λ`: where λ = 1 would change nothing; else the counterfactual says it."""
+    known = highway.identity_gain is not None and not differs(highway)
+    return f", by {trunk_of(highway)} on its trunk, not by λ" if known and highway.trunk_ops else ""
+
+
 def signs(report: Report, limits: Range, theme: Theme) -> list[Label]:
     """Names the first fork of the worst highway, where it or its counterfactual is a decade away from 1 or from the other."""
     highway = worst_highway(replace(report, highways=measured(report)))
@@ -133,7 +146,7 @@ def signs(report: Report, limits: Range, theme: Theme) -> list[Label]:
     labels = []
     if found or log is None or abs(log) >= 1:
         name = rule_name(found[0].rule) if found else "highway"
-        text = f"{name}: × {number(highway.gain, 3)} along its {plural(len(highway.skips), 'skip')}{_ends(highway)}"
+        text = f"{name}: × {number(highway.gain, 3)} along its {plural(len(highway.skips), 'skip')}{_ends(highway)}{_cause(highway) if found else ''}"
         place = line_of(found[0].location) if found else ""
         labels.append(Label(x=x, y=_drawn(highway, highway.fork_gains[0], limits), text=text, color=color, place=place))
     if differs(highway) and highway.identity_gain is not None:

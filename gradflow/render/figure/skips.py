@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from numpy.typing import NDArray
 
 from gradflow.numbers import decades, span
 from gradflow.records import Report, Skip
@@ -18,7 +19,7 @@ from gradflow.render.figure import marks, trunk
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.marks import DOTTED, Drawn, Key
 from gradflow.render.figure.theme import Theme
-from gradflow.render.summary import plural
+from gradflow.render.summary import alarms, plural
 
 _ARCS, _RUN = 60, 4  # of more skips runs are folded; fewer in a row are arcs
 _GAP = 3  # layers between two skips: so many end a run
@@ -99,13 +100,25 @@ def arcs(axes: Axes, report: Report, theme: Theme) -> Drawn:
     styles: list[object] = [DOTTED if not s.gain else "solid" for s in single]
     colors = [theme.kinds[s.kind] for s in single]
     axes.add_collection(LineCollection(paths, colors=colors, linewidths=widths, linestyles=styles, alpha=0.85 if len(single) < 120 else 0.6))
+    dead = _cut(axes, [(path, s) for path, s in zip(paths, single, strict=True) if s.gain == 0], report, theme)
     labels = [_folded(axes, run, longest, theme) for run in chains if len(run) >= _RUN]
     axes.set_ylim(0, 1.08 * top)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    keys = _keys(report.skips, theme) + trunk.draw(axes, report, theme)
+    keys = _keys(report.skips, theme) + dead + trunk.draw(axes, report, theme)
     title = f"{plural(len(report.skips), 'skip connection')}, fork to join"
     return Drawn(title=title, quantity="as wide as the gain", keys=keys, labels=sorted(labels, key=lambda one: -one.width))
+
+
+def _cut(axes: Axes, dead: Sequence[tuple[NDArray[np.float64], Skip]], report: Report, theme: Theme) -> list[Key]:
+    """A cross on the top of each arc that nothing comes back along, in the colour of its alarm, if it has one."""
+    alarmed = {f.where: theme.alarm[f.severity] for f in reversed(alarms(report)) if marks.subject(f.rule) == "skip"}
+    for path, s in dead:
+        color = alarmed.get(s.id, alarmed.get(s.name, theme.kinds[s.kind]))
+        size_of = 9 if len(dead) <= _ARCS else 4
+        top = [middle(s)], [path[:, 1].max()]
+        axes.plot(*top, linestyle="", marker="X", markersize=size_of, color=color, markeredgecolor=theme.paper, zorder=4)
+    return [(marks.dot(theme.grey, "X"), f"nothing comes back ({len(dead)})")] if dead else []
 
 
 def _chains(skips: Sequence[Skip]) -> list[list[Skip]]:
@@ -165,7 +178,8 @@ def _folded(axes: Axes, run: Sequence[Skip], longest: float, theme: Theme) -> La
 
 def _keys(skips: Sequence[Skip], theme: Theme) -> list[Key]:
     counts = Counter(s.kind for s in skips)
-    keys: list[Key] = [(marks.stroke(theme.kinds[kind], 2.2), f"{kind} ({n})") for kind, n in counts.most_common()]
+    passing = {s.kind for s in skips if s.gain}
+    keys: list[Key] = [(marks.stroke(theme.kinds[kind], 2.2, "solid" if kind in passing else DOTTED), f"{kind} ({n})") for kind, n in counts.most_common()]
     if any(not s.gain for s in skips):
         keys.append((marks.stroke(theme.grey, 1.5, DOTTED), "gain 0 or unknown"))
     return keys
@@ -173,4 +187,4 @@ def _keys(skips: Sequence[Skip], theme: Theme) -> list[Key]:
 
 def _width(gain: float | None) -> float:
     log = decades(gain)
-    return 1.2 if log is None else float(np.clip(2.0 + 1.0 * log, 0.5, 4.0))
+    return 1.8 if log is None else float(np.clip(2.0 + 1.0 * log, 0.5, 4.0))

@@ -5,6 +5,7 @@ Every text is drawn with `parse_math=False`, so a dollar sign in a name is a dol
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from matplotlib.backend_bases import RendererBase
@@ -14,6 +15,7 @@ from gradflow.blocks import called
 from gradflow.render.names import ELLIPSIS, clean, shorten
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_TIED = "\u00a0"  # a space at which no line ends
 
 
 @cache
@@ -41,7 +43,7 @@ def power(exponent: float) -> str:
 def fill(text: str, renderer: RendererBase, font: FontProperties, width: float, most: int) -> list[str]:
     """`text` broken into at most `most` lines of at most `width` pixels; the last ends with an ellipsis where some is left out."""
     lines, line = [], ""
-    for word in glyphs(text).split(" "):
+    for word in re.sub(r"\bλ = (?=\S)", f"λ{_TIED}={_TIED}", glyphs(text)).split(" "):
         longer = f"{line} {word}".strip()
         if line and width_of(longer, renderer, font) > width:
             lines.append(line)
@@ -50,7 +52,7 @@ def fill(text: str, renderer: RendererBase, font: FontProperties, width: float, 
     lines.append(line)
     if len(lines) > most:
         lines[most - 1 :] = [_ended(lines[most - 1], renderer, font, width)]
-    return [_cut(line, renderer, font, width) for line in lines]
+    return [_cut(line.replace(_TIED, " "), renderer, font, width) for line in lines]
 
 
 def _ended(line: str, renderer: RendererBase, font: FontProperties, width: float) -> str:

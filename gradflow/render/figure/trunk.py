@@ -11,15 +11,13 @@ from gradflow.numbers import number
 from gradflow.records import Finding, Highway, Report
 from gradflow.render.figure.labels import Label
 from gradflow.render.figure.marks import Key, dot
-from gradflow.render.figure.roads import along_depth, differs
-from gradflow.render.figure.text import glyphs
+from gradflow.render.figure.roads import along_depth, differs, trunk_of
 from gradflow.render.figure.theme import Theme
 from gradflow.render.summary import alarms
 
 _STRUCTURE = "GF205"
 _HIGH = 0.3  # of the panel: a mark
 _CROWD = 100  # marks: more are thin
-_OPS = 3  # that are named
 
 
 def draw(axes: Axes, report: Report, theme: Theme) -> list[Key]:
@@ -30,7 +28,7 @@ def draw(axes: Axes, report: Report, theme: Theme) -> list[Key]:
         color = theme.grey if alarm is None else theme.alarm[alarm.severity]
         width = 2.6 if len(at) <= _CROWD else 0.8
         axes.vlines(at, 0, _HIGH, color=color, linewidth=width, zorder=3, transform=axes.get_xaxis_transform())
-        counts[color, _named(highway)] += len(at)
+        counts[color, trunk_of(highway)] += len(at)
     return [(dot(color, "|"), f"{ops} on the trunk, between the sums ({count})") for (color, ops), count in counts.items()]
 
 
@@ -53,7 +51,7 @@ def signs(report: Report, height: float, theme: Theme) -> list[Label]:
         alarm, at = _alarm(highway, report), between(highway, report)
         if alarm is None or differs(highway) or not at:
             continue
-        text = f"not λ but {_named(highway)}, between the sums: highway × {number(highway.gain, 3)}"
+        text = f"not λ but {trunk_of(highway)}, between the sums: highway × {number(highway.gain, 3)}"
         return [Label(x=at[len(at) // 2], y=height, text=text, color=theme.alarm[alarm.severity])]
     return []
 
@@ -65,8 +63,3 @@ def _acted_on(report: Report) -> list[Highway]:
 
 def _alarm(highway: Highway, report: Report) -> Finding | None:
     return next((f for f in alarms(report) if f.where == highway.name and f.rule in ("GF206", "GF207")), None)
-
-
-def _named(highway: Highway) -> str:
-    shown = [glyphs(op) for op in highway.trunk_ops[:_OPS]]
-    return ", ".join([*shown, "…"] if len(highway.trunk_ops) > _OPS else shown)
