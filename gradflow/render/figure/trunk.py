@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from gradflow.numbers import number
 from gradflow.records import Finding, Highway, Report
@@ -29,7 +30,14 @@ def draw(axes: Axes, report: Report, theme: Theme) -> list[Key]:
         width = 2.6 if len(at) <= _CROWD else 0.8
         axes.vlines(at, 0, _HIGH, color=color, linewidth=width, zorder=3, transform=axes.get_xaxis_transform())
         counts[color, trunk_of(highway)] += len(at)
-    return [(dot(color, "|"), f"{ops} on the trunk, between the sums ({count})") for (color, ops), count in counts.items()]
+    return [(_bar(color), f"{ops} on the trunk, between the sums ({count})") for (color, ops), count in counts.items()]
+
+
+def _bar(color: str) -> Line2D:
+    """The key of a bar, as wide as one."""
+    handle = dot(color, "|")
+    handle.set(markersize=9, markeredgewidth=2.6)
+    return handle
 
 
 def between(highway: Highway, report: Report) -> list[float]:
