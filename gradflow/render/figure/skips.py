@@ -180,8 +180,8 @@ def _keys(skips: Sequence[Skip], theme: Theme) -> list[Key]:
     counts = Counter(s.kind for s in skips)
     passing = {s.kind for s in skips if s.gain}
     keys: list[Key] = [(marks.stroke(theme.kinds[kind], 2.2, "solid" if kind in passing else DOTTED), f"{kind} ({n})") for kind, n in counts.most_common()]
-    if any(not s.gain for s in skips):
-        keys.append((marks.stroke(theme.grey, 1.5, DOTTED), "gain 0 or unknown"))
+    if any(s.gain is None for s in skips):
+        keys.append((marks.stroke(theme.grey, 1.5, DOTTED), "gain not defined"))
     return keys
 
 
