@@ -264,17 +264,11 @@ class BadInputSpec(InputError):
 
 
 class NoInput(InputError):
-    """No input can be guessed.
-
-    Args:
-        names: of the inputs that forward needs, where their names are known.
-    """
+    """No input can be guessed; `names` are of those that forward needs, where they are known."""
 
     def __init__(self, *, model_class: str, reason: str, names: Sequence[str] = ()) -> None:
-        what = "one with --input 8x3x224x224"
-        if names:
-            flags = " ".join(f"--input {name}=SHAPE" for name in names)
-            what = f"{'them' if len(names) > 1 else 'it'} with {flags} (a SHAPE is 8x32, or 'int64[8,32]<100' for indices below 100)"
+        flags = " ".join(f"--input {name}=SHAPE" for name in names)
+        what = f"{flags} (a SHAPE is 8x32, or 'int64[8,32]<100' for indices below 100)" if names else "one with --input 8x3x224x224"
         super().__init__(f"No input is known for {model_class}: {reason}.", f"Give {what}, with --batch FILE, or define `inputs` in the model file.")
 
 

@@ -107,7 +107,7 @@ def test_source_names_the_layer():
 
 def test_model_with_several_required_inputs():
     """What forward needs beyond one input is not guessed, but named."""
-    with pytest.raises(NoInput, match=r"its forward needs input1, input2.\nGive them with --input input1=SHAPE --input input2=SHAPE \(a SHAPE is 8x32"):
+    with pytest.raises(NoInput, match=r"its forward needs input1, input2.\nGive --input input1=SHAPE --input input2=SHAPE \(a SHAPE is 8x32"):
         batch_of(nn.Bilinear(2, 2, 2))
 
 
