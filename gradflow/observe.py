@@ -143,7 +143,7 @@ def _analyse(model: nn.Module, forward: Forward, settings: Settings, track: bool
     began = now()
     way = chart(model, forward, settings)
     tape, skips, highways = way.tape, way.skips, way.highways
-    samples = _batch_size(forward)
+    samples = _batch_size(model, forward)
     outputs = _outputs(forward, tape)
     calls = tuple(replace(call, values=tuple(standing(tape, v) for v in call.values)) for call in forward.recorder.module_calls)
     meter = Meter(
@@ -245,10 +245,17 @@ def leaves_fused_path(model: nn.Module, settings: Settings) -> bool:
     return any((settings.evaluate or not m.training) and not any(p.requires_grad for p in m.parameters()) for m in fused)
 
 
-def _batch_size(forward: Forward) -> int:
+def _batch_size(model: nn.Module, forward: Forward) -> int:
     """Length of the first input's leading dimension where an output has it too; else 1, for no batch dimension that is known to be one."""
     first = next((t for _, t in forward.inputs if t.dim() > 0), None)
     if first is None or (first.dim() < 2 and (first.is_floating_point() or first.is_complex())):
         return 1
     size = int(first.shape[0])
-    return size if any(t.dim() > 0 and t.shape[0] == size for t in forward.outputs) or all(t.dim() == 0 for t in forward.outputs) else 1
+    kept = any(t.dim() > 0 and t.shape[0] == size for t in forward.outputs) or all(t.dim() == 0 for t in forward.outputs)
+    return size if kept and not _counts_steps(model, forward, size) else 1
+
+
+def _counts_steps(model: nn.Module, forward: Forward, size: int) -> bool:
+    """Whether a leading dimension of this size may be time's: that of what a layer without `batch_first` returned, [steps, samples, features]."""
+    timed = {name for name, m in model.named_modules() if isinstance(m, (nn.RNNBase, nn.MultiheadAttention)) and not m.batch_first}
+    return any(call.name in timed and len(call.shape) == 3 and call.shape[0] == size for call in forward.recorder.module_calls)

@@ -287,3 +287,27 @@ def test_rows_of_no_one_sample(mix):
     """Where it is not certain there is no share."""
     share = shares(gradflow.profile(Summed(mix), torch.randn(6, 3)))["layer"]
     assert share.largest is None and "not certain" in share.undefined["largest"]
+
+
+class Steps(nn.Module):
+    """A layer that is time-major by default, given its input as it is or turned."""
+
+    def __init__(self, layer, *, turn):
+        super().__init__()
+        self.layer, self.turn = layer, turn
+
+    def forward(self, x):
+        x = x.transpose(0, 1) if self.turn else x
+        y = self.layer(x, x, x)[0] if isinstance(self.layer, nn.MultiheadAttention) else self.layer(x)[0]
+        return y.transpose(0, 1) if self.turn else y
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.RNN(4, 4), lambda: nn.GRU(4, 4), lambda: nn.MultiheadAttention(4, 2)], ids=["RNN", "GRU", "attention"])
+@pytest.mark.parametrize(("shape", "turn", "known"), [((5, 7, 4), False, False), ((6, 6, 4), False, False), ((6, 6, 4), True, False), ((5, 7, 4), True, True)])
+def test_steps_are_no_samples(layer, shape, turn, known):
+    """Where a time-major layer's leading dimension may be the input's own, nothing is said of samples; where the model turns its input, everything is."""
+    torch.manual_seed(0)
+    factor = torch.ones(shape[0], 1, 1)
+    factor[3] = 1e3
+    share = shares(gradflow.profile(Steps(layer(), turn=turn), torch.randn(shape), loss=lambda out: (out * factor).square().sum()))["output"]
+    assert (share.sample, share.largest is not None) == ((3, True) if known else (None, False))
