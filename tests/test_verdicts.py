@@ -396,3 +396,22 @@ def test_a_frozen_matrix_beside_a_trained_one():
     assert report.verdict == "healthy" and "projection" in {skip.kind for skip in report.skips}
     longest = max(report.highways, key=lambda highway: len(highway.skips))
     assert len(report.highways) > 1 and f"{longest.name}: {len(longest.skips)} skips (the longest of {len(report.highways)})" in " ".join(str(report).split())
+
+
+def test_a_norm_in_one_place_is_not_in_every_block():
+    """Where a skip is cut the highway goes on through one branch with its norm: GF205 speaks of norms between all sums, which these are not."""
+
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms, self.blocks = nn.ModuleList(nn.LayerNorm(16) for _ in range(4)), nn.ModuleList(LowRank(16) for _ in range(4))
+
+        def forward(self, x):
+            for i, (norm, block) in enumerate(zip(self.norms, self.blocks, strict=True)):
+                x = (x.detach() if i == 3 else x) + block(norm(x))
+            return x
+
+    torch.manual_seed(0)
+    report = gradflow.profile(Cut(), torch.randn(6, 16))
+    assert "layer_norm" in report.highways[0].trunk_ops and {f.rule for f in report.findings if f.severity == "error"} == {"GF208"}
+    assert "GF205" not in {f.rule for f in report.findings}

@@ -16,6 +16,7 @@ _ARRIVES = (0.03, 30.0)  # what arrives at a first fork and is within what netwo
 _NEAR_ONE = (0.95, 1.05)
 _FEW = 3  # skips, of which one stands out
 _CAPPED = 45.0  # decades, of a gain of 0: float32 ends there
+_UNCHANGED = 1e-6  # relative: rounding in float32
 _TELLING = 2.0  # times that λ = 1 would change a highway's gain
 _LAMBDA, _SCALARS = "λ = 1 on its skips would not mend it alone", "Set λ = 1 on the skips named here, and move "
 _ROUTES = frozenset({"cat", "slice", "select", "split", "split_with_sizes", "index", "index_select", "stack", "unbind"})
@@ -74,7 +75,7 @@ def _on_the_trunk(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list
     """What acts on the gradient in every block, between the sums; what stands once, in a transition between two stages, does not."""
     rule = rules["GF205"]
     acting = [op for op in highway.trunk_ops if ("norm" in op or op in _ACTIVATIONS) and op in _inside_stages(highway, skips)]
-    if len(highway.skips) < 2 or not acting:
+    if len(highway.skips) < 2 or not acting or _passed_as_it_is(highway, skips):
         return []
     verb = "lies" if len(acting) == 1 else "lie"
     return [
@@ -84,6 +85,14 @@ def _on_the_trunk(highway: Highway, skips: Sequence[Skip], rules: Rules) -> list
             message=f"{', '.join(acting)} {verb} on the trunk between the {len(highway.skips)} sums of this highway: the gradient meets it in every block.",
         )
     ]  # fmt: skip
+
+
+def _passed_as_it_is(highway: Highway, skips: Sequence[Skip]) -> bool:
+    """Whether the gradient comes through most gaps between two sums unchanged: then what lies on the trunk stands in a few of them."""
+    exact = {skip.id for skip in skips if skip.gain == 1}
+    gaps = [(a, b) for i, a, b in zip(highway.skips, highway.fork_gains, highway.fork_gains[1:], strict=False) if i in exact]
+    same = sum(math.isclose(a, b, rel_tol=_UNCHANGED) for a, b in gaps)
+    return same > (len(highway.skips) - 1) / 2
 
 
 def _inside_stages(highway: Highway, skips: Sequence[Skip]) -> set[str]:

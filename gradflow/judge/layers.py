@@ -137,8 +137,8 @@ def _arrived(layer: Layer, allowed: _Allowance, fix: str, rule: Rule) -> list[Fi
 
 def _closed(layer: Layer, received: str, rules: Rules) -> Finding:
     rule = rules["GF105"]
-    scales = f"its scales {layer.closed_by}, which start" if len(layer.closing) > 1 else f"its scale {layer.closed_by}, which starts"
-    by = f"{scales} at or near 0" if layer.closed_by != "stochastic depth" else "stochastic depth, which dropped all samples"
+    verb = "start" if len(layer.closing) > 1 else "starts"
+    by = f"{layer.closed_by}, which {verb} at or near 0" if layer.closed_by != "stochastic depth" else "stochastic depth, which dropped all samples"
     return Finding(
         rule=rule.code, severity="info", where=layer.name, value=layer.gain, limit=None, decades=0.0, fix=rule.fix, location=layer.location,
         message=f"The branch with {layer.name} is closed by {by}: a gradient of {received} is expected here and is no fault.",
