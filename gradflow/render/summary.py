@@ -163,12 +163,18 @@ def limits(group: Sequence[Finding]) -> str:
 
 
 def closed(report: Report) -> str:
-    """A sentence on the layers whose gradient is 0 since a zero-initialised parameter closes their branch; empty where there is none."""
-    layers = [layer for layer in report.layers if layer.closed_by]
-    if not layers:
-        return ""
-    names = listed(folding.pattern(dict.fromkeys(layer.closed_by for layer in layers)), 2)
-    return f"{plural(len(layers), 'layer')} with a gradient of 0: closed by a zero-initialised parameter ({names})"
+    """A sentence on the layers whose branch is closed at the start: by a parameter of 0, by small scales, by stochastic depth; empty where there is none."""
+    groups: dict[str, list[str]] = {}
+    for layer in report.layers:
+        if layer.closed_by == "stochastic depth":
+            groups.setdefault("with a gradient of 0: dropped by stochastic depth", []).append("")
+        elif layer.closed_by:
+            by = "with a small gradient: closed by a small scale" if layer.gain else "with a gradient of 0: closed by a zero-initialised parameter"
+            groups.setdefault(by, []).append(layer.closed_by)
+    return "; ".join(
+        f"{plural(len(names), 'layer')} {what}" + (f" ({listed(folding.pattern(dict.fromkeys(names)), 2)})" if names[0] else "")
+        for what, names in groups.items()
+    )
 
 
 def verdict(report: Report) -> str:

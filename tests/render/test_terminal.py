@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from gradflow.records import Location, Report
-from gradflow.render import tables
+from gradflow.render import summary, tables
 from gradflow.render.terminal import NARROWEST, render
 
 from . import reports
@@ -168,6 +168,21 @@ def test_branches_closed_at_the_start() -> None:
     assert text.startswith("HEALTHY")
     assert "info GF105 ×8" in text
     assert "8 layers with a gradient of 0: closed by a zero-initialised parameter (layer1.[0-1].bn2.weight, layer2.[0-1].bn2.weight)" in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "by", "said"),
+    [
+        (0.0, "gamma", "1 layer with a gradient of 0: closed by a zero-initialised parameter (gamma)"),
+        (1e-6, "gamma", "1 layer with a small gradient: closed by a small scale (gamma)"),
+        (1e-12, "inner × outer", "1 layer with a small gradient: closed by a small scale (inner × outer)"),
+        (0.0, "stochastic depth", "1 layer with a gradient of 0: dropped by stochastic depth"),
+    ],
+)
+def test_what_closes_a_branch_is_said_as_it_is(gain: float, by: str, said: str) -> None:
+    """A small scale is not 0, and neither is the gradient behind it."""
+    layers = [reports.layer("branch", "Linear", 0, gain, closed_by=by), reports.layer("head", "Linear", 1, 1.0)]
+    assert summary.closed(reports.report(layers)) == said
 
 
 def test_unfolded() -> None:
