@@ -90,6 +90,15 @@ def test_an_example_prints_what_its_page_shows(block, tmp_path, monkeypatch):
         _console(code.replace("report.png", str(tmp_path / "report.png")).replace("report.json", str(tmp_path / "report.json")), monkeypatch)
 
 
+@pytest.fixture
+def modules():
+    """Takes out what a page's examples have imported from its own files: another test's `model` is another file."""
+    yield
+    for name in {match[2].removesuffix(".py") for walk in WALKS for match in FILE.finditer(walk.read_text()) if match[2].endswith(".py")}:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("modules")
 @pytest.mark.parametrize("page", WALKS, ids=lambda page: page.name)
 def test_a_page_can_be_followed(page, tmp_path, monkeypatch):
     """From top to bottom, in an empty folder: the page's files are written and its examples run where they stand."""
