@@ -112,7 +112,9 @@ def test_another_order_of_samples(pair, random):
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 600), st.floats(-1e3, 1e3))
+@given(
+    st.integers(0, 2**32), st.integers(1, 600), st.floats(-1e3, 1e3).filter(lambda ratio: ratio == 0 or abs(ratio) > 1e-280)
+)  # below, a product has lost its digits
 def test_one_ratio_in_all_samples(seed, samples, ratio):
     """A constant λ has an interval of no width, at the estimate."""
     _, bottom = drawn(seed, samples)

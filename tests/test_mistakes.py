@@ -214,7 +214,8 @@ def _python(*words, **settings):
 @pytest.mark.parametrize(("words", "code"), [(("rule", "GF101"), 0), (("plot", "gone.json", "--png", "x.png"), 2)])
 def test_a_stream_that_is_closed(folder, stream, words, code):
     """`>&-` and `2>&-` lose what would be written, and change no exit code."""
-    done = _python(*words, preexec_fn=lambda: os.close(stream))
+    command = ["bash", "-c", f'exec "$@" {stream}>&-', "bash", sys.executable, "-m", "gradflow", *words]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120)
     assert done.returncode == code and b"Traceback" not in done.stdout + done.stderr
 
 
@@ -226,9 +227,17 @@ def test_a_full_disk(folder):
     assert done.returncode == 2 and done.stderr.startswith(b"error: Cannot write standard output: no space left") and b"Traceback" not in done.stderr
 
 
+SLOW = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a shell's background job are deaf to Ctrl-C
+print("begun", file=sys.stderr, flush=True)
+time.sleep(60)
+"""
+
+
 def test_an_interrupt(folder):
     """Ctrl-C ends a run with the shell's own exit code, no traceback and no file."""
-    (folder / "slow.py").write_text("import time, sys\nprint('begun', file=sys.stderr, flush=True)\ntime.sleep(60)\n")
+    (folder / "slow.py").write_text(SLOW)
     with subprocess.Popen([sys.executable, "-m", "gradflow", "profile", "slow.py", "--json", "x.json"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == "begun\n"
         time.sleep(0.1)

@@ -2,8 +2,11 @@
 
 import io
 import os
+import select
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,27 +156,38 @@ def test_numbers_are_those_of_a_quiet_run(terminal):
     assert (shown.layers, shown.skips, shown.highways, shown.run.loss) == (quiet.layers, quiet.skips, quiet.highways, quiet.run.loss)
 
 
+def _all_of(descriptor, seconds):
+    """What is written to a pseudo-terminal until the last writer closes it."""
+    data, end = b"", time.monotonic() + seconds
+    while select.select([descriptor], [], [], max(end - time.monotonic(), 0))[0]:
+        try:
+            piece = os.read(descriptor, 65536)
+        except OSError:  # Linux says so of a terminal that nobody holds any more
+            piece = b""
+        if not piece:
+            return data.decode()
+        data += piece
+    raise TimeoutError(data.decode())
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are Unix's")
 def test_the_command_on_a_terminal():
     """`gradflow profile` shows its phases before the verdict and nothing of them after it; with TERM=dumb there is no escape code at all."""
     import pty
 
     def seen(term):
-        pid, fd = pty.fork()
-        if pid == 0:
-            os.environ["TERM"] = term
-            os.execv(sys.executable, [sys.executable, "-m", "gradflow", "profile", str(EXAMPLES / "small_gpt.py")])
-        data = b""
-        while True:
-            try:
-                piece = os.read(fd, 65536)
-            except OSError:
-                break
-            if not piece:
-                break
-            data += piece
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        return data.decode()
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "gradflow", "profile", str(EXAMPLES / "small_gpt.py")]
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": term}, start_new_session=True)
+        os.close(theirs)
+        try:
+            text = _all_of(ours, seconds=120)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
+        return text
 
     text = seen("xterm")
     before, after = text.split("HEALTHY", 1)
