@@ -1,15 +1,22 @@
-"""Imports the user's Python: a model file by its path, or a module by its name. Leaves no __pycache__ behind."""
+"""Imports the user's Python: a model file by its path, or a module by its name. Leaves no __pycache__ in the user's folders."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import importlib
-import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
 from types import ModuleType
 
@@ -35,14 +42,13 @@ def import_file(path: Path, target: str) -> ModuleType:
     _importable(folder)
     _folders.add(folder)
     name = f"_gradflow_target_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
-    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    loader = _SourceAlone(name, str(path))
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None  # a loader is given
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up here
     try:
-        with _no_bytecode():
-            loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, (Exception, SystemExit)):
@@ -61,8 +67,7 @@ def import_name(name: str, target: str) -> ModuleType:
     _importable(str(Path.cwd()))
     importlib.invalidate_caches()
     try:
-        with _no_bytecode():
-            return importlib.import_module(name)
+        return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and (name == error.name or name.startswith(error.name + ".")):
             raise UnknownTarget(target=target, reason=f"there is no module {error.name!r}", suggestions=_near_modules(name, error.name, target)) from error
@@ -115,6 +120,26 @@ def _importable(folder: str) -> None:
     if folder in sys.path:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
+    _search(folder)
+
+
+class _SourceAlone(SourceFileLoader):
+    def set_data(self, path: str, data: object, *, _mode: int = 0o666) -> None:
+        """Bytecode is not kept."""
+
+
+class _Finder(FileFinder):
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = super().find_spec(fullname, target)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            _search(folder)
+        return spec
+
+
+def _search(folder: str) -> None:
+    """Whenever a module of the folder or of its packages is imported, in the model's forward too, no bytecode of it is kept; that of other modules is."""
+    loaders = (ExtensionFileLoader, EXTENSION_SUFFIXES), (_SourceAlone, SOURCE_SUFFIXES), (SourcelessFileLoader, BYTECODE_SUFFIXES)
+    sys.path_importer_cache[folder] = _Finder(folder, *loaders)
 
 
 def _forget_siblings(folder: str) -> None:
@@ -147,13 +172,3 @@ def _near_modules(name: str, missing: str, target: str) -> list[str]:
         return [f"{family[0]}{rest}"]
     near = difflib.get_close_matches(missing.removeprefix(prefix), sorted(known), n=2)
     return [f"{prefix}{stem}{name.removeprefix(missing)}{rest}" for stem in near]
-
-
-@contextmanager
-def _no_bytecode() -> Iterator[None]:
-    kept = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = kept

@@ -85,12 +85,30 @@ def test_same_seed_twice(write):
     assert not torch.equal(first.weight, other.weight) and first.noise != other.noise
 
 
-def test_file_that_imports_its_neighbour_late(write):
-    """The file's folder stays importable, so that an import inside forward works; and no __pycache__ is left there."""
+def test_file_that_imports_its_neighbours_late(write, monkeypatch):
+    """The file's folder stays importable, so that an import inside forward works; no __pycache__ is left there nor in its packages, but elsewhere as ever."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.syspath_prepend("installed")
+    write("HEIGHT = 2", "installed/library_of_heights.py")
     write("WIDTH = 3", "sub/neighbour.py")
-    write("from torch import nn\ndef model():\n    import neighbour\n    return nn.Linear(neighbour.WIDTH, 1)", "sub/net.py")
-    assert load("sub/net.py").model.in_features == 3
-    assert not list(Path("sub").glob("__pycache__"))
+    write("from late_package.depths.shallow import DEPTH", "sub/late_package/__init__.py")
+    write("DEPTH = 4", "sub/late_package/depths/shallow.py")
+    write(
+        """
+        from torch import nn
+        class Late(nn.Linear):
+            def forward(self, x):
+                import late_package
+                return super().forward(x) * late_package.DEPTH
+        def model():
+            import neighbour, library_of_heights
+            return Late(neighbour.WIDTH, library_of_heights.HEIGHT)
+    """,
+        "sub/net.py",
+    )
+    model = load("sub/net.py").model
+    assert model(torch.ones(1, 3)).tolist() == (4 * torch.nn.functional.linear(torch.ones(1, 3), model.weight, model.bias)).tolist()
+    assert [str(folder) for folder in Path().rglob("__pycache__")] == ["installed/__pycache__"]
 
 
 def test_two_files_with_neighbours_of_one_name(write):
