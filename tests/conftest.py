@@ -1,10 +1,23 @@
-"""Shared by all tests. Declares torchvision's compiled operators where the installed build cannot load them, so that its Python models import."""
+"""Shared by all tests: hypothesis's profile, and torchvision's compiled operators, declared where the installed build cannot load them."""
 
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, settings
+
+# No deadline on a shared machine, and the same examples in every run of the CI.
+settings.register_profile(
+    "gradflow",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=40,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("gradflow")
 
 _SCHEMAS = {
     "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

@@ -57,7 +57,8 @@ def assert_alike(one: Report, other: Report, *, tolerance: float = TOLERANCE, sc
 
 def _assert_layers_alike(a: Layer, b: Layer, tolerance: float, scale: float) -> None:
     assert (a.name, a.calls, a.nonfinite) == (b.name, b.calls, b.nonfinite)
-    assert math.frexp(scale)[0] != 0.5 or a.zero_fraction == (None if b.zero_fraction is None else pytest.approx(b.zero_fraction, abs=1e-15))
+    cancelled = a.name.endswith((".query", ".key"))  # the first token's, with the one weight that a causal mask leaves: to 0 or to 1e-17, as the CPU sums
+    assert cancelled or math.frexp(scale)[0] != 0.5 or a.zero_fraction == (None if b.zero_fraction is None else pytest.approx(b.zero_fraction, abs=1e-15))
     assert b.gain == (None if a.gain is None else pytest.approx(a.gain, rel=tolerance))
     assert b.grad_norm == (None if a.grad_norm is None else pytest.approx(a.grad_norm * scale, rel=tolerance))
 
