@@ -38,9 +38,9 @@ def test_a_population_of_every_kind():
 
 
 def test_one_network_trained_again():
-    """What the cache holds is what training gives: the first network of the population, to the last digit printed or a few of 500 test digits."""
+    """What the cache holds is what training gives, but for a few of 500 test digits: training carries a CPU's rounding far."""
     spec = draw(8)
-    assert train(spec).best == pytest.approx(outcomes([spec])[8].best, abs=0.02)
+    assert train(spec).best == pytest.approx(outcomes([spec])[8].best, abs=0.04)
 
 
 def test_digits_that_are_kept_for_the_test():
